@@ -18,7 +18,7 @@ from node.reception import Reception
 from node.status import SUCCESS, UID_MISMATCH, status_of
 from plugins.errors import Refused
 from store.objects import ObjectStore
-from store.part10 import Header, scan_header
+from store.part10 import Header, scan_header, scan_whole
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class _Shelf:
     def receive(self, arrival: Arrival) -> int:
         try:
             path = arrival.require_path()
-            header = scan_header(path)
+            header = scan_whole(path).header
             if (header.sop_class_uid, header.sop_instance_uid) != (
                 arrival.sop_class_uid,
                 arrival.sop_instance_uid,

@@ -22,7 +22,7 @@ from store.header_forms import HeaderForms
 from store.instances import Arrived, OpenAssociation, Recorded, record_all
 from store.known import Known
 from store.objects import Kept, ObjectStore, is_named
-from store.part10 import Header, normalise, scan_header, write_preamble
+from store.part10 import Header, normalise, scan_header, scan_whole, write_preamble
 from store.priors import Coming
 from store.sequel import NoSequelError, Writer, sequels
 from store.tables import Event
@@ -92,6 +92,7 @@ class Intake:
         coming: Coming = "sent",
         sha256: Callable[[], str] | None = None,
         head: bytes = b"",
+        size_bytes: int = 0,
     ) -> Recorded:
         """Return what was recorded for the Part 10 file at `path`, once its bytes and its row are durable.
 
@@ -99,12 +100,14 @@ class Intake:
         is the (SOP Class UID, SOP Instance UID) that the sender's command announced, `asked` the Study Instance UID of
         the study that was asked for, if one was; `coming` says whether somebody sent it or it comes because this node
         asked for a patient's earlier studies. `sha256` gives the hash of the file when somebody reckons it (asked once
-        the file is on disk), `head` are its first bytes when they are known.
+        the file is on disk), `head` are its first bytes when they are known, and `size_bytes` its size then.
         Refuses what is no readable DICOM object (its bytes go to quarantine), `uid-mismatch` and `study-not-asked`.
         Raises Unavailable when disk or database cannot take it; then the sender has to send it again.
         """
         return self._recorded(
-            self._arrived(self._judge(path, source, association, expected, coming, sha256, head, asked))
+            self._arrived(
+                self._judge(path, source, association, expected, coming, sha256, head, size_bytes, asked)
+            )
         )
 
     def take_soon(
@@ -117,13 +120,14 @@ class Intake:
         coming: Coming = "sent",
         sha256: Callable[[], str] | None = None,
         head: bytes = b"",
+        size_bytes: int = 0,
     ) -> None:
         """Judge a file as `take` does, and leave its hash, name and row to a thread; for nodes that may lose it.
 
         Nobody else may touch the file then. What only the rows can tell (a UID of another study) is told by an event
         and by no exception.
         """
-        judged = self._judge(path, source, association, expected, coming, sha256, head)
+        judged = self._judge(path, source, association, expected, coming, sha256, head, size_bytes)
         self._backlog.put(lambda: self._arrived(judged))
 
     def finish(self) -> None:
@@ -139,12 +143,13 @@ class Intake:
         coming: Coming,
         sha256: Callable[[], str] | None,
         head: bytes,
+        size_bytes: int,
         asked: str = "",
     ) -> _Judged:
         """Return what may be kept, once its header has been judged; the file is gone when it may not."""
         reach("after-temp-write")
         try:
-            header = self._scan(path, source, head)
+            header = self._scan(path, source, head, size_bytes)
             if expected is not None and expected != (header.sop_class_uid, header.sop_instance_uid):
                 sentence = "the data set holds another SOP class or instance than the command announced"
                 raise self.quarantine(path, source, Refused(UID_MISMATCH, sentence))
@@ -184,7 +189,7 @@ class Intake:
             if not self.objects.is_intact(sha256):
                 raise self.quarantine(path, source, Refused("object-damaged", "the bytes have another hash"))
             self.objects.make_sure(sha256)  # who wrote it may have been killed before that
-        header = self._scan(path, source, b"")
+        header = self._scan(path, source, None)
         if header.own:
             return None
         kept = Kept(sha256=sha256, size_bytes=path.stat().st_size, path=path)
@@ -291,9 +296,12 @@ class Intake:
             log.warning(line("quarantine-failed", code=refused.code))
         return refused
 
-    def _scan(self, path: Path, source: str, head: bytes) -> Header:
+    def _scan(self, path: Path, source: str, head: bytes | None, size_bytes: int = 0) -> Header:
+        """Return the header of what comes, or, without `head`, of what is held; put aside what has none."""
         try:
-            return self._forms.scan(path, head) if head else scan_header(path)
+            if head is None:
+                return scan_header(path)
+            return self._forms.scan(path, head, size_bytes) if head else scan_whole(path).header
         except Refused as refused:
             raise self.quarantine(path, source, refused) from None
 

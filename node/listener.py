@@ -232,6 +232,7 @@ class _Clerk:
             coming=self._coming(arrival),
             sha256=arrival.sha256,
             head=arrival.head,
+            size_bytes=arrival.size_bytes,
         )
         if recorded is not None:
             self._receipts.stored(arrival.peer, recorded.study_pk, arrival.sop_class_uid)

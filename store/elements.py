@@ -96,6 +96,8 @@ class Walk:
     """Deepest nesting of sequences."""
     begins: list[int] = field(default_factory=list)
     """Offsets of the elements of the top level that `values` has met, in order; the last is where it ended."""
+    pixels_end: int = 0
+    """Where the pixel data of defined length that `values` has met say that they end; 0 without any."""
 
     def values(self, wanted: frozenset[int]) -> dict[int, bytes]:
         """Return the raw values of the wanted tags at the top level, by tag.
@@ -119,6 +121,7 @@ class Walk:
                 continue
             tag, vr, length, position = self._header(position, frame)
             if tag in PIXELS and len(stack) == 1:
+                self.pixels_end = 0 if length == UNDEFINED else position + length
                 return found
             if tag in (ITEM_END, SEQUENCE_END):
                 _check_delimiter(tag, frame, len(stack))

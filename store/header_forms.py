@@ -2,7 +2,7 @@
 
 A scanner sends hundreds of images whose headers are alike but for a few values. Where the elements of one lie is
 found by the scan that trusts nobody. Of a later one the bytes between the values that vary are compared with those
-that were scanned; whatever does not fit is scanned itself, so that the answer is always the one of `scan_header`.
+that were scanned; whatever does not fit is scanned itself, so that the answer is always the one of `scan_whole`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from struct import Struct, error
 from typing import Final, NamedTuple
 
 from store.elements import LONG_VR, PIXELS, SHORT_VR, UNDEFINED, dictionary_vr
-from store.part10 import TAGS, VALUE_CAP_BYTES, WANTED, Header, Scan, header_of, of_another_instance, scan
+from store.part10 import (
+    TAGS,
+    VALUE_CAP_BYTES,
+    WANTED,
+    Header,
+    Scan,
+    header_of,
+    of_another_instance,
+    scan_whole,
+)
 
 MOST_FORMS: Final = 16
 MOST_MISSES: Final = 64
@@ -52,7 +61,7 @@ class _Form:
     gaps: tuple[tuple[bytes, Struct, int], ...]
     """What lies before the length of each value that varies, the length's form, and the tag."""
     rest: bytes
-    """What lies behind the last of them, as far as the tag of the pixel data."""
+    """What lies behind the last of them, as far as the length of the pixel data."""
 
     @classmethod
     def of(cls, data: bytes, elements: tuple[_Element, ...], varying: frozenset[int], found: Scan) -> _Form:
@@ -67,7 +76,7 @@ class _Form:
             varying=varying,
             scan=found,
             gaps=tuple(gaps),
-            rest=data[at : found.begins[-1] + 4],
+            rest=data[at:],
         )
 
     def is_like(self, other: _Form) -> bool:
@@ -80,11 +89,12 @@ class _Form:
 
     @property
     def _heads(self) -> list[bytes]:
-        """Return tag and value representation of each element."""
-        return [self.data[element.begin : element.length_at] for element in self.elements]
+        """Return tag and value representation of each element and of the pixel data."""
+        heads = [self.data[element.begin : element.length_at] for element in self.elements]
+        return [*heads, self.data[self.scan.begins[-1] :]]
 
-    def read(self, data: bytes) -> Header | None:
-        """Return what the header of an image says that begins with these bytes; None when it does not lie so."""
+    def read(self, data: bytes, size_bytes: int) -> Header | None:
+        """Return what the header of an image of this size says that begins so; None when it does not lie so."""
         at, varied = PREFIX_AT, {}
         try:
             for alike, length, tag in self.gaps:
@@ -98,6 +108,8 @@ class _Form:
         except error:
             return None
         if not data.startswith(self.rest, at) or at + len(self.rest) + PIXEL_HEAD_BYTES > len(data):
+            return None
+        if _is_cut(data, at + len(self.rest), size_bytes):
             return None
         if max(map(len, varied.values()), default=0) > VALUE_CAP_BYTES:
             return None
@@ -114,17 +126,17 @@ class HeaderForms:
         self._forms: tuple[_Form, ...] = ()
         self._misses = 0
 
-    def scan(self, path: Path, head: bytes) -> Header:
-        """Return what `scan_header` returns of a file and its first bytes, refusing and raising what it does."""
+    def scan(self, path: Path, head: bytes, size_bytes: int) -> Header:
+        """Return the header that `scan_whole` finds in a file of this size; refuses and raises what it does."""
         forms = self._forms
         for number, form in enumerate(forms):
-            header = form.read(head)
+            header = form.read(head, size_bytes)
             if header is not None:
                 self._misses = 0
                 if number:
                     self._forms = (form, *forms[:number], *forms[number + 1 :])
                 return header
-        found = scan(path, head)
+        found = scan_whole(path, head)
         self._misses += 1
         if self._misses < MOST_MISSES or self._misses % MOST_MISSES == 0:
             self._learn(head, found)
@@ -134,10 +146,12 @@ class HeaderForms:
         """Keep how this one lies; of a form that was met before, what varies besides."""
         if not found.begins or found.begins[-1] + PIXEL_HEAD_BYTES > len(head):
             return
-        if _tag(head, found.begins[-1]) not in PIXELS:
+        pixels_at = found.begins[-1]
+        is_long = not found.explicit or head[pixels_at + 4 : pixels_at + 6] in LONG_VR
+        if _tag(head, pixels_at) not in PIXELS or not is_long:
             return
         elements = (*_meta_elements(head, found.offset), *_elements(head, found))
-        new = _Form.of(head[: found.begins[-1] + 4], elements, frozenset(), found)
+        new = _Form.of(head[: pixels_at + (8 if found.explicit else 4)], elements, frozenset(), found)
         others = []
         for form in self._forms:
             if form.is_like(new):
@@ -146,6 +160,12 @@ class HeaderForms:
                 others.append(form)
         if all(elements[number].may_vary for number in new.varying):
             self._forms = (new, *others[: MOST_FORMS - 1])
+
+
+def _is_cut(data: bytes, length_at: int, size_bytes: int) -> bool:
+    """Return whether a file of this size ends before pixel data of the defined length that stands there do."""
+    length: int = LONG.unpack_from(data, length_at)[0]
+    return length != UNDEFINED and length_at + LONG.size + length > size_bytes
 
 
 def _refined(old: _Form, new: _Form) -> _Form:

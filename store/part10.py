@@ -135,6 +135,8 @@ class Scan(NamedTuple):
     """Whether its elements say what they are."""
     begins: list[int]
     """Offsets of its elements, the last that of the pixel data or the end; empty unless it is little endian."""
+    is_cut: bool
+    """Whether the file ends within pixel data of defined length; not seen behind the cap of a deflated one."""
 
 
 def write_preamble(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
@@ -178,6 +180,14 @@ def scan(path: Path, head: bytes = b"") -> Scan:
     """Return what the header of a Part 10 file says, and where; else like `scan_header`."""
     with _open(path, head) as source:
         return _scan(source, *_read_meta(source))
+
+
+def scan_whole(path: Path, head: bytes = b"") -> Scan:
+    """Return what `scan` returns, of an object that comes; besides refuses one that ends within its pixel data."""
+    found = scan(path, head)
+    if found.is_cut:
+        raise Refused("truncated", "The file ends within its pixel data; send it again as a whole.")
+    return found
 
 
 def normalise(path_in: Path, path_out: Path) -> Header:
@@ -272,34 +282,38 @@ def _scan(source: Source, meta: dict[int, tuple[str, object]], offset: int) -> S
         raise Refused("no-transfer-syntax", "The file does not say its transfer syntax.")
     _checked_uid(syntax.encode("ascii", "replace"), "Transfer Syntax UID")
     if syntax in DEFLATED:
-        values = _inflated_values(source, offset)
-        return Scan(header_of(values, syntax), values, offset, True, [])
+        values, is_cut = _inflated_values(source, offset)
+        return Scan(header_of(values, syntax), values, offset, True, [], is_cut)
     walk = _walk(source, offset, ">" if syntax == EXPLICIT_BIG else "<")
     values = walk.values(WANTED)
     begins = [] if syntax == EXPLICIT_BIG else walk.begins
-    return Scan(header_of(values, syntax), values, offset, walk.is_explicit(), begins)
+    is_cut = walk.pixels_end > source.size
+    return Scan(header_of(values, syntax), values, offset, walk.is_explicit(), begins, is_cut)
 
 
 def _walk(source: Source, start: int, order: str) -> Walk:
     return Walk(source=source, start=start, order=order, cap_bytes=VALUE_CAP_BYTES)
 
 
-def _inflated_values(source: Source, offset: int) -> dict[int, bytes]:
-    """Scan a deflated dataset (PS3.5 A.5); no more than the cap is ever inflated."""
+def _inflated_values(source: Source, offset: int) -> tuple[dict[int, bytes], bool]:
+    """Scan a deflated dataset (PS3.5 A.5), and return whether it is cut; no more than the cap is ever inflated."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     packed = source.at(offset, min(source.size - offset, INFLATED_CAP_BYTES))
     try:
         data = inflater.decompress(packed, INFLATED_CAP_BYTES)
     except zlib.error as error:
         raise Refused("unreadable-header", "The deflated dataset cannot be inflated.") from error
+    walk = _walk(Source(None, data), 0, "<")
     try:
-        return _walk(Source(None, data), 0, "<").values(WANTED)
+        values = walk.values(WANTED)
     except Refused as refused:
         if refused.code == "truncated" and len(data) >= INFLATED_CAP_BYTES:
             raise Refused(
                 "deflated-too-large", "The header of the deflated dataset is too large."
             ) from refused
         raise
+    is_all = max(len(data), source.size - offset) < INFLATED_CAP_BYTES
+    return values, is_all and walk.pixels_end > len(data)
 
 
 def header_of(values: Mapping[int, bytes], syntax: str) -> Header:
@@ -378,6 +392,7 @@ __all__ = [
     "of_another_instance",
     "scan",
     "scan_header",
+    "scan_whole",
     "split",
     "write_preamble",
 ]

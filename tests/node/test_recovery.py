@@ -252,6 +252,16 @@ def test_a_name_whose_bytes_a_power_cut_took_gets_them_when_the_object_is_sent_a
     assert list((small.home / "store" / "quarantine").iterdir()) == []
 
 
+def test_what_was_acknowledged_cut_within_its_pixel_data_is_taken_in_again(tmp_path: Path) -> None:
+    small = SmallNode.make(tmp_path / "node")
+    (path,) = images(tmp_path / "in", 1)
+    path.write_bytes(path.read_bytes()[:-2])
+    sha256 = kept(small, path)
+    assert Intake(small.database, ObjectStore(small.home / "store")).adopt(sha256, "recovery") is not None
+    assert [row.sha256 for row in small.rows(Instance)] == [sha256]
+    small.database.dispose()
+
+
 def test_what_a_killed_process_had_named_is_on_disk_before_it_has_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

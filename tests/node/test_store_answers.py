@@ -56,6 +56,24 @@ def test_an_identical_resend_is_answered_with_success_and_changes_nothing(
     assert small.check_whole() == 3
 
 
+def test_an_object_cut_within_its_pixel_data_is_refused_and_the_whole_one_counts_on(
+    small: SmallNode, start: Start, tmp_path: Path
+) -> None:
+    port = start().port
+    paths = series(tmp_path / "in", 4)
+    assert {s.status for s in send_files(paths, ae_title="NADIR", host="127.0.0.1", port=port)} == {0x0000}
+    whole = [path.read_bytes() for path in paths]
+    for path, data in zip(paths, whole, strict=True):
+        path.write_bytes(data[:-100])
+    assert {s.status for s in send_files(paths, ae_title="NADIR", host="127.0.0.1", port=port)} == {0xC000}
+    assert small.check_whole() == 4
+    events = {(row.kind, row.text.partition(" ")[0]) for row in small.rows(Event)}
+    assert events == {("quarantine", "truncated")}
+    for path, data in zip(paths, whole, strict=True):
+        path.write_bytes(data + b"\xfc\xff\xfc\xffOB\0\0\x04\0\0\0\0\0\0\0")
+    assert {s.status for s in send_files(paths, ae_title="NADIR", host="127.0.0.1", port=port)} == {0x0000}
+
+
 def test_other_content_under_the_same_uid_becomes_current_and_is_told(
     small: SmallNode, start: Start, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from pydicom.uid import (
 from plugins.errors import Refused
 from store import header_forms
 from store.header_forms import HeaderForms
-from store.part10 import Header, Scan, scan, scan_header, write_preamble
+from store.part10 import Header, Scan, scan_whole, write_preamble
 
 SYNTAXES = (
     ExplicitVRLittleEndian,
@@ -79,17 +79,17 @@ class Reading:
         self.forms = HeaderForms()
         self.scans = 0
         self._path = folder / "file.dcm"
-        monkeypatch.setattr(header_forms, "scan", self._scan)
+        monkeypatch.setattr(header_forms, "scan_whole", self._scan)
 
     def _scan(self, path: Path, head: bytes) -> Scan:
         self.scans += 1
-        return scan(path, head)
+        return scan_whole(path, head)
 
     def read(self, data: bytes) -> Header | str:
         self._path.write_bytes(data)
         head = data[: 64 << 10]
-        answer = _answer(self.forms.scan, self._path, head)
-        assert answer == _answer(scan_header, self._path, head)
+        answer = _answer(lambda *file: self.forms.scan(*file, len(data)), self._path, head)
+        assert answer == _answer(lambda *file: scan_whole(*file).header, self._path, head)
         return answer
 
 
@@ -192,8 +192,30 @@ def test_a_file_without_pixels_or_cut_short_is_scanned(reading: Reading) -> None
         reading.read(image(number))
         reading.read(image(number, PixelData=None))
     whole = image(9)
-    answers = [reading.read(whole[:length]) for length in range(1, len(whole), 7)]
+    answers = [reading.read(whole[:length]) for length in (*range(1, len(whole), 7), len(whole))]
     assert {type(one) for one in answers} == {str, Header}
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_an_image_cut_within_its_pixel_data_is_refused_in_a_form_too(reading: Reading, syntax: str) -> None:
+    for number in range(100, 110):
+        whole = image(number, syntax, PixelData=random.Random(number).randbytes(1 << 18))
+        assert isinstance(reading.read(whole), Header)
+        assert isinstance(reading.read(whole + b"\0"), Header)
+        for missing in (
+            (100, 1000, 200_000) if syntax == DeflatedExplicitVRLittleEndian else (1, 100, 200_000)
+        ):
+            answer = reading.read(whole[:-missing])
+            assert answer == "truncated" or syntax == JPEGLSLossless
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES[:2])
+def test_pixels_of_two_representations_are_two_forms(reading: Reading, syntax: str) -> None:
+    for number in range(100, 120):
+        native = image(number, syntax)
+        assert isinstance(reading.read(native), Header)
+        assert isinstance(reading.read(native.replace(b"\xe0\x7f\x10\0OW", b"\xe0\x7f\x10\0OB")), Header)
+    assert reading.scans == (4 if syntax == ExplicitVRLittleEndian else 2)
 
 
 def test_no_more_than_a_few_forms_are_kept(reading: Reading) -> None:

@@ -209,6 +209,14 @@ def test_of_a_mixed_body_each_part_has_its_own_answer(door: Door, tmp_path: Path
     ]
 
 
+def test_an_instance_cut_within_its_pixel_data_fails_by_its_name(door: Door, tmp_path: Path) -> None:
+    whole, cut = files(tmp_path / "in", 2)
+    answer = door.post(parts(whole.read_bytes(), cut.read_bytes()[:-50]))
+    assert answer.status_code == 202
+    assert said(answer, "00081198") == {uid: 0xC000 for uid in uids([cut])}
+    assert door.held() == uids([whole])
+
+
 def test_instances_of_another_study_than_the_address_names_fail(door: Door, tmp_path: Path) -> None:
     right, wrong = files(tmp_path / "a", 2), files(tmp_path / "b", 2, patient_id="P2")
     path = f"/studies/{headers(right)[0].StudyInstanceUID}"
