@@ -394,6 +394,8 @@ def test_results_of_ours_are_known_by_maker_and_modality(tmp_path: Path) -> None
     for manufacturer, modality, own in [
         ("Nadir", "SEG", True),
         ("Nadir", "SR", True),
+        ("Nadir", "DOC", True),
+        ("Nadir", "OT", True),
         ("Nadir", "CT", False),
         ("Other", "SEG", False),
     ]:
