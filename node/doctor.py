@@ -164,6 +164,7 @@ def _database(settings: Settings) -> Line:
             is_current, is_read_only = database.is_current(), database.is_read_only()
             if not is_current and database.is_empty():
                 require_own_place(settings, database.where)
+            database.require_unicode()
         finally:
             database.dispose()
     except Exception as error:  # a driver that is not installed, a URL that is none: each has its own error

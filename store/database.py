@@ -58,11 +58,16 @@ class Database:
         self._own: PoolProxiedConnection | None = None
 
     def upgrade(self) -> None:
-        """Bring the tables to the newest revision. Refuses `newer-database` when a later Nadir wrote it."""
+        """Bring the tables to the newest revision.
+
+        Refuses `newer-database` when a later Nadir wrote it, and for a new one what `require_unicode` refuses.
+        """
         if self.is_sqlite:
             _make_private(Path(str(self._url.database)))
         if self.is_current():
             return
+        if self.is_empty():
+            self.require_unicode()
         # Here, because a command would wait longer for this import than for its answer.
         from alembic import command
         from alembic.config import Config
@@ -178,6 +183,19 @@ class Database:
         asked = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'"
         with translated(self.where), self._engine.connect() as connection:
             return bool(connection.execute(text(asked)).scalar_one())
+
+    def require_unicode(self) -> None:
+        """Refuse `database-encoding` when not every patient's name can be kept, as in a PostgreSQL of LATIN1."""
+        if self.is_sqlite:
+            return
+        with translated(self.where), self._engine.connect() as connection:
+            encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+        if encoding != "UTF8":
+            sentence = (
+                f"The database {self.where} is encoded as {encoding}, which cannot keep every patient's name; make one "
+                "with ENCODING 'UTF8' TEMPLATE template0."
+            )
+            raise Refused("database-encoding", sentence)
 
     @property
     def engine(self) -> Engine:
@@ -301,7 +319,7 @@ def _engine(url: URL, *, sync: bool) -> Engine:
         event.listen(engine, "connect", partial(_connect_sqlite, sync=sync))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    arguments = {"connect_timeout": 10, "application_name": "nadir"}
+    arguments = {"connect_timeout": 10, "application_name": "nadir", "client_encoding": "utf8"}
     engine = create_engine(
         url,
         connect_args=arguments,
@@ -349,6 +367,7 @@ def _set_mode(
 def _connect_postgresql(connection: Any, _record: object, *, sync: bool) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'")
+        cursor.execute("SET datestyle = 'ISO'")
         cursor.execute(f"SET lock_timeout = '{int(WAIT_SECONDS)}s'")
         current, wanted = ("off", "on") if sync else ("on", "off")
         cursor.execute(

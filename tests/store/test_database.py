@@ -195,6 +195,34 @@ def test_a_postgresql_that_does_not_sync_commits_is_told_to(request: pytest.Fixt
     server.drop(name)
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_new_postgresql_database_that_cannot_keep_every_name_is_refused(
+    postgres: PostgresServer, encoding: str
+) -> None:
+    name = postgres.create(options=f"ENCODING '{encoding}' LOCALE 'C'")
+    database = Database(postgres.url(name))
+    with pytest.raises(Refused, match=f"is encoded as {encoding}, which cannot keep") as caught:
+        database.upgrade()
+    assert caught.value.code == "database-encoding"
+    assert database.is_empty()
+    database.dispose()
+    postgres.drop(name)
+
+
+def test_times_are_read_whatever_style_of_dates_a_postgresql_has(postgres: PostgresServer) -> None:
+    name = postgres.create()
+    postgres._execute(f"ALTER DATABASE \"{name}\" SET datestyle = 'German, DMY'")
+    database = Database(postgres.url(name))
+    database.upgrade()
+    with database.transaction() as session:
+        session.add(Event(at=NOON, kind="told"))
+    with database.reading() as session:
+        assert session.exec(select(Event.at)).one() == NOON
+    assert abs((database.now() - datetime.now(UTC)).total_seconds()) < 600
+    database.dispose()
+    postgres.drop(name)
+
+
 def test_a_locked_sqlite_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "WAIT_SECONDS", 0.2)
     url = f"sqlite:///{tmp_path / 'nadir.sqlite'}"

@@ -35,10 +35,10 @@ class PostgresServer:
         """Return the SQLAlchemy URL of a database."""
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
 
-    def create(self, template: str = "template0") -> str:
-        """Return the name of a new database."""
+    def create(self, template: str = "template0", options: str = "") -> str:
+        """Return the name of a new database, made with these options of CREATE DATABASE."""
         name = f"t{uuid.uuid4().hex}"
-        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {options}')
         return name
 
     def drop(self, name: str) -> None:
