@@ -12,7 +12,6 @@ from plugins.contract import Flag
 from plugins.errors import Refused
 from store.dicom.geometry import Arrangement
 from store.dicom.slices import Slice
-from store.dicom.values import text
 
 MOST_GROUPS = 3
 LEAST_SHARE = 0.25
@@ -42,7 +41,7 @@ FloatArray = NDArray[np.float64]
 
 def kernels_of(slices: Sequence[Slice]) -> tuple[str, ...]:
     """Return the kernels that the slices state, in alphabetical order."""
-    return tuple(sorted({text(s.file.header, "ConvolutionKernel") for s in slices} - {""}))
+    return tuple(sorted({s.says("ConvolutionKernel") for s in slices} - {""}))
 
 
 def kernel_doubts(kernels: Sequence[str]) -> tuple[Flag, ...]:
@@ -69,7 +68,7 @@ def require_one_reconstruction(slices: Sequence[Slice], arranged: Arrangement) -
     for keyword, called in ASKED.items():
         if not is_ct and keyword in OF_PASSES:
             continue
-        names = [text(s.file.header, keyword) for s in slices]
+        names = [s.says(keyword) for s in slices]
         if alternate(names, along, regular=keyword != "ConvolutionKernel"):
             named = ", ".join(f"{called} {name or 'not stated'}" for name in dict.fromkeys(names))
             raise Refused(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 
 from pydicom.dataset import Dataset
 
@@ -16,6 +16,17 @@ from store.dicom.values import has, integer, items, number, numbers, text, texts
 
 REFORMATS = frozenset({"REFORMATTED", "MPR", "CPR", "MIP", "MINIP"})
 """Values of ImageType, from the third on, of planes that no scanner measured. DERIVED alone says nothing of that."""
+
+PER_FRAME: Final = {
+    "ConvolutionKernel": ("CTReconstructionSequence", "ConvolutionKernel"),
+    "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
+    "AcquisitionTime": ("FrameContentSequence", "FrameAcquisitionDateTime"),
+    "TemporalPositionIdentifier": ("FrameContentSequence", "TemporalPositionIndex"),
+    "NominalPercentageOfCardiacPhase": ("CardiacSynchronizationSequence", "NominalPercentageOfCardiacPhase"),
+    "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
+}
+"""Where an enhanced object says of a frame what a single image says by the keyword (PS3.3 C.7.6.16.2 and C.8.15.3)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +49,12 @@ class Slice:
     """ImageType, or FrameType of a multi-frame object."""
     has_lookup_table: bool
     """True when a Modality LUT takes the place of the rescale."""
+    of_frame: Mapping[str, str] = field(default_factory=dict)
+    """What an enhanced object says of the frame, by the keywords of `PER_FRAME`."""
+
+    def says(self, keyword: str) -> str:
+        """Return the text of an attribute of the image, or of the frame; empty when it is not stated."""
+        return self.of_frame.get(keyword) or text(self.file.header, keyword)
 
     @property
     def is_reformatted(self) -> bool:
@@ -86,7 +103,14 @@ def _frame(file: File, layout: PixelFormat, index: int, groups: tuple[Dataset, .
     def find(keyword: str) -> Dataset:
         return next((macro for macro in macros if has(macro, keyword)), file.header)
 
-    return _slice(file, layout, index, _alike(find, image_type), find)
+    return replace(
+        _slice(file, layout, index, _alike(find, image_type), find),
+        of_frame={
+            keyword: said
+            for keyword, (macro, name) in PER_FRAME.items()
+            if (said := next((text(item, name) for group in groups for item in items(group, macro)), ""))
+        },
+    )
 
 
 class _Alike(NamedTuple):
