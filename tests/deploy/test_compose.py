@@ -15,9 +15,11 @@ import yaml
 from composed import composed, make_secrets
 from programs import ROOT, program
 
+from node.reporters import Reporters
 from node.secrets import SECRET, WITH_PASSWORDS, is_secret, read_secret
 from node.serve import ROLES
 from node.settings import Settings
+from store.database import Database
 
 OURS = {*ROLES, "worker-gpu"}
 
@@ -111,7 +113,7 @@ def test_every_setting_in_it_is_one_and_no_secret_is_in_the_environment(
 def test_what_the_page_puts_into_the_env_file_reaches_the_services_that_it_is_for(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "deploy.md").read_text().partition("## One machine")[2].partition("\n## ")[0]
     named = set(re.findall(r"NADIR_[A-Z_]+", page)) - {"NADIR_PACS_URL", "NADIR_DESTINATIONS"}
-    named -= {"NADIR_DESTINATIONS_FILE"}  # stands in the service, not in the env file
+    named -= {"NADIR_DESTINATIONS_FILE", "NADIR_DELIVERY"}  # stand in the services, not in the env file
     workers = {"worker", "worker-gpu"}
     places = {
         "NADIR_CALLERS": {"listener"},
@@ -148,6 +150,29 @@ def test_the_settings_of_each_service_are_accepted_with_the_secrets_that_are_mad
         assert settings.sql_url.startswith("postgresql://nadir:")
     listed = services["web"]["environment"]["NADIR_DESTINATIONS"]
     assert f"{(made / 'pacs_url').read_text().strip()}".endswith(listed.removeprefix("http://"))
+
+
+def test_every_role_that_meets_a_dicom_archive_is_told_of_it_and_the_listener_takes_its_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pacs, own = "PACS@10.0.0.5:104", '{"PACS@10.0.0.5:104": {"reported_by": ["OTHER@10.0.0.6"]}}'
+    text = (ROOT / "compose.yaml").read_text()
+    text = text.replace(
+        "DESTINATIONS: http://orthanc:8042/dicom-web", f"DESTINATIONS: {pacs}\n  NADIR_DELIVERY: '{own}'"
+    )
+    sender = "<<: *settings\n      NADIR_DESTINATIONS_FILE: /run/secrets/pacs_url"
+    (tmp_path / "compose.yaml").write_text(text.replace(sender, "<<: [*settings, *archive]"))
+    done = composed(tmp_path / "compose.yaml", "--profile", "gpu")
+    told = {
+        name: yaml.safe_load(done.stdout)["services"][name]["environment"] for name in OURS - {"scheduler"}
+    }
+    for name, held in told.items():
+        assert (held["NADIR_DESTINATIONS"], held["NADIR_DELIVERY"]) == (pacs, own), name
+    for variable, value in told["listener"].items():
+        monkeypatch.setenv(variable, value.replace("/run/secrets", str(make_secrets(tmp_path))))
+    callers = Reporters(Database(f"sqlite:///{tmp_path}/nadir.sqlite"), Settings.load(home=tmp_path)).callers
+    assert callers.admits("PACS", "10.0.0.5") and callers.admits("OTHER", "10.0.0.6")
+    assert not callers.admits("PACS", "10.0.0.6")
 
 
 def test_secrets_are_random_private_and_made_once(tmp_path: Path) -> None:

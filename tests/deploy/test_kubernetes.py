@@ -116,6 +116,21 @@ def test_every_role_has_a_deployment_that_shares_the_home_folder(overlay: str) -
     assert of_kind(overlay, "PersistentVolumeClaim")["home"]["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
+def variables_of(container: dict[str, Any], maps: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Return what a container finds in its environment."""
+    variables: dict[str, str] = {}
+    for source in container.get("envFrom", ()):
+        variables |= maps[source["configMapRef"]["name"]]
+    for variable in container.get("env", ()):
+        if "valueFrom" not in variable:
+            variables[variable["name"]] = variable["value"]
+            continue
+        key = variable["valueFrom"]["configMapKeyRef"]
+        if key["key"] in maps[key["name"]] or not key.get("optional"):
+            variables[variable["name"]] = maps[key["name"]][key["key"]]
+    return variables
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_setting_is_one_and_every_secret_comes_by_reference(overlay: str) -> None:
     maps, known = of_kind(overlay, "ConfigMap"), Settings.model_fields
@@ -123,15 +138,7 @@ def test_every_setting_is_one_and_every_secret_comes_by_reference(overlay: str) 
     for role, one in of_kind(overlay, "Deployment").items():
         spec = one["spec"]["template"]["spec"]
         (container,) = spec["containers"]
-        variables: dict[str, str] = {}
-        for source in container.get("envFrom", ()):
-            variables |= maps[source["configMapRef"]["name"]]["data"]
-        for variable in container.get("env", ()):
-            if "valueFrom" in variable:
-                key = variable["valueFrom"]["configMapKeyRef"]
-                variables[variable["name"]] = maps[key["name"]]["data"][key["key"]]
-            else:
-                variables[variable["name"]] = variable["value"]
+        variables = variables_of(container, {name: one["data"] for name, one in maps.items()})
         (held,) = [volume["secret"] for volume in spec["volumes"] if volume["name"] == "secrets"]
         assert held["secretName"] == "nadir" and held["defaultMode"] == 0o440
         files = {f"/run/secrets/nadir/{item['path']}" for item in held["items"]}
@@ -145,6 +152,19 @@ def test_every_setting_is_one_and_every_secret_comes_by_reference(overlay: str) 
                 assert variable.removesuffix("_FILE") not in variables, (role, variable)
             assert setting in known, (role, variable)
             assert "://" not in value or "@" not in value, (role, variable)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_role_that_meets_a_dicom_archive_is_told_of_it_and_of_its_settings(overlay: str) -> None:
+    pacs, own = "PACS@10.0.0.5:104", '{"PACS@10.0.0.5:104": {"tls": true}}'
+    maps = {name: one["data"] for name, one in of_kind(overlay, "ConfigMap").items()}
+    maps["archive"] = {**maps["archive"], "NADIR_DESTINATIONS": pacs, "NADIR_DELIVERY": own}
+    for role in ("listener", "worker", "web", "sender"):
+        (container,) = pods(overlay)[role]["spec"]["containers"]
+        told = variables_of(container, maps)
+        assert told["NADIR_DELIVERY"] == own, role
+        if role != "sender":  # an overlay gives it the key in the place of its file
+            assert told["NADIR_DESTINATIONS"] == pacs, role
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
