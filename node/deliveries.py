@@ -68,7 +68,7 @@ class DeliverySettings(BaseModel):
     credentials_file: MaybePath = Field(
         default=None, description="File that holds user:password for a DICOMweb destination"
     )
-    tls: bool = Field(default=False, description="DICOM over TLS")
+    tls: bool = Field(default=False, description="DICOM over TLS; of a DICOMweb root https:// says it")
 
     _paths = field_validator("*")(without_tilde)
 
@@ -145,12 +145,17 @@ def require_known(
 ) -> None:
     """Return when these settings are those of peers that are called; `others` are no destinations, or may be.
 
-    Raises ValueError: a name that is spelt wrong would leave the real peer without its TLS, say.
+    Raises ValueError: a name that is spelt wrong would leave the real peer without its TLS, say, and so would `tls`
+    of a plain http:// root.
     """
     known, usual = set(map(key_of, destinations)), dict(DeliverySettings())
     called = {key_of(text) for text in others if not WEB_ADDRESS.fullmatch(text)}
     for name, own in deliveries.items():
         if name in known:
+            if own.tls and name.startswith("http://"):
+                raise ValueError(
+                    f"delivery: '{name}' is asked without TLS, though it has tls: write https://"
+                )
             continue
         if name not in called:
             where = "no DICOM peer of priors_from, worklist.sources or commitment_callers"

@@ -250,6 +250,15 @@ def test_settings_of_nobody_who_is_called_are_refused() -> None:
         assert (caught.value.code, says.format(name) in caught.value.sentence) == ("bad-settings", True)
 
 
+def test_tls_of_a_plain_http_destination_is_refused_and_of_an_https_one_is_what_it_has() -> None:
+    plain, other = "http://pacs/dicom-web", "https://pacs/dicom-web"
+    with pytest.raises(
+        Refused, match=f"delivery: '{plain}' is asked without TLS, though it has tls: write https://"
+    ):
+        Settings.load(destinations=(plain,), delivery={plain: {"tls": True}})
+    assert Settings.load(destinations=(other,), delivery={other: {"tls": True}}).delivery_of(other).tls
+
+
 @pytest.mark.parametrize(
     "called",
     [
