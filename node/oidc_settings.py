@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic_settings import NoDecode
 
 from node.paths import MaybePath, without_tilde
-from node.words import Words
+from node.words import Words, json_list, split_words
 
 LOOPBACK = re.compile(r"^http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?(/|\Z)")
 SCOPE = re.compile(r"[^,\s]+")
@@ -17,7 +17,9 @@ SCOPE = re.compile(r"[^,\s]+")
 
 def _split_scopes(value: object) -> object:
     """Take `a, b` for a list, and `a b`, as OpenID Connect writes scopes."""
-    return tuple(SCOPE.findall(value)) if isinstance(value, str) else value
+    if isinstance(value, str) and json_list(value) is None:
+        return tuple(SCOPE.findall(value))
+    return split_words(value)
 
 
 Scopes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_scopes)]

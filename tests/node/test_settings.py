@@ -105,6 +105,24 @@ def test_lists_are_written_with_commas_in_the_environment(monkeypatch: pytest.Mo
     assert settings.callers == ("CT1@10.0.0.2", "*@127.0.0.1")
 
 
+def test_a_list_in_json_is_read_as_one_and_half_of_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NADIR_CALLERS", ' [ "CT1", "CT2@10.0.0.6"]')
+    monkeypatch.setenv("NADIR_DESTINATIONS", '["PACS@10.0.0.1:104"]')
+    monkeypatch.setenv("NADIR_OIDC__SCOPES", '["openid", "email"]')
+    monkeypatch.setenv("NADIR_ENABLED", "[]")
+    settings = Settings.load()
+    assert settings.callers == ("CT1", "CT2@10.0.0.6")
+    assert (settings.destinations, settings.enabled) == (("PACS@10.0.0.1:104",), ())
+    assert settings.oidc.scopes == ("openid", "email")
+    for text in ('["CT1", "CT2"', "['CT1', 'CT2']", '["CT1"],CT2'):
+        with pytest.raises(
+            Refused, match=r'callers: it begins as a list and is none: write a, b or \["a", "b"\]'
+        ):
+            Settings.load(callers=text)
+    with pytest.raises(Refused, match="callers"):
+        Settings.load(callers='["CT1", 2]')
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
