@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from node.address import AE, WEB_ADDRESS, is_destination, parse_destination, shown, web_root
 from node.deliveries import DeliverySettings, key_of, require_known, taking, without_credentials
+from node.host_names import HostNames
 from node.networks import Networks
 from node.oidc_settings import OidcSettings
 from node.paths import HomePath, MaybePath, without_tilde
@@ -84,7 +85,7 @@ class Settings(BaseSettings):
     )
     http_tls_key: MaybePath = Field(default=None, description="PEM file with its key; none: in the same file")
     http_tls_key_passphrase: Annotated[str, SECRET] = Field(default="", description="Passphrase of that key")
-    http_names: Words = Field(
+    http_names: HostNames = Field(
         default=(), description="Host names that the HTTP port answers to besides localhost; empty for all"
     )
     http_proxies: Networks = Field(

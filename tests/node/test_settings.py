@@ -105,6 +105,11 @@ def test_lists_are_written_with_commas_in_the_environment(monkeypatch: pytest.Mo
     assert settings.callers == ("CT1@10.0.0.2", "*@127.0.0.1")
 
 
+def test_host_names_are_names_alone_or_addresses_in_brackets() -> None:
+    names = ("nadir.example.org", "web", "10.0.0.5", "[2001:db8::1]")
+    assert Settings.load(http_names=",".join(names)).http_names == names
+
+
 def test_a_list_in_json_is_read_as_one_and_half_of_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NADIR_CALLERS", ' [ "CT1", "CT2@10.0.0.6"]')
     monkeypatch.setenv("NADIR_DESTINATIONS", '["PACS@10.0.0.1:104"]')
@@ -132,6 +137,17 @@ def test_a_list_in_json_is_read_as_one_and_half_of_one_is_refused(monkeypatch: p
         ({"callers": ("a b",)}, "AE@address"),
         ({"http_proxies": "nginx"}, "http_proxies: 'nginx' is no IP address, as 10.0.0.5, and no network"),
         ({"http_proxies": ("10.0.0.1", "10.0.0.5/8")}, "http_proxies: '10.0.0.5/8' is no IP address"),
+        (
+            {"http_names": "https://nadir.example.org"},
+            "http_names: 'https://nadir.example.org' is no Host of a req",
+        ),
+        (
+            {"http_names": "nadir.example.org:8080"},
+            "write a name alone, as nadir.example.org, or an IPv6 addr",
+        ),
+        ({"http_names": ("::1",)}, "http_names: '::1' is no Host of a request without its port"),
+        ({"http_names": ("a b",)}, "http_names: 'a b' is no Host of a request without its port"),
+        ({"http_names": ("*.example.org",)}, "http_names: '*.example.org' is no Host of a request"),
         ({"pacs_url": "ftp://x"}, "DICOMweb root"),
         ({"commitment_callers": ("CT1",)}, "'CT1' cannot be answered: write AE@host:port"),
         ({"commitment_callers": ("http://ct1/",)}, "'http://ct1/' cannot be answered: write AE@host:port"),
