@@ -29,7 +29,7 @@ TABLES = """\
 # [delivery."PACS@10.0.0.5:104"]
 # tls = true                      # never plain instead
 # results = ["pdf", "capture"]    # for viewers that show neither SEG nor SR
-# commitment = "query"            # how it proves to keep what it got: auto, commitment, query or off
+# commitment = "query"            # how it proves to keep what it got: auto, query or off
 
 # Settings of an analysis, one table an analysis:
 # [plugins.pet_lesion]

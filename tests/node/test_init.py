@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from node_process import nadir
 from typer.testing import CliRunner
 
 from node.cli import app
+from node.deliveries import DeliverySettings
 from node.doctor import Line
 from node.next_steps import next_steps
 from node.settings import Settings
@@ -117,6 +119,21 @@ def steps(lines: tuple[Line, ...], *, has_people: bool = True, **settings: objec
     return " | ".join(
         next_steps(lines, Settings(**settings), Path("n.toml"), has_people=has_people)  # type: ignore[arg-type]
     )
+
+
+def test_the_tables_that_the_comments_show_are_settings_and_so_is_every_value_that_they_name() -> None:
+    text = settings_text({}, Path("nadir.toml"))
+    shown = (
+        text[text.index("# [delivery.") : text.index("# A provider")].replace("\n# ", "\n").removeprefix("# ")
+    )
+    tables = "\n".join(line for line in shown.splitlines() if line.startswith("[") or " = " in line)
+    settings = Settings.load(destinations=("PACS@10.0.0.5:104",), **tomllib.loads(tables))
+    (pacs,) = settings.delivery.values()
+    assert (pacs.tls, pacs.results, pacs.commitment) == (True, ("pdf", "capture"), "query")
+    named = re.search(r"what it got: (.+)", shown)
+    assert named is not None and re.split(r", | or ", named[1]) == ["auto", "query", "off"]
+    for value in re.split(r", | or ", named[1]):
+        assert DeliverySettings.model_validate({"commitment": value}).commitment == value
 
 
 def test_what_is_broken_comes_first_and_alone() -> None:
