@@ -34,7 +34,7 @@ from node.settings import Settings
 from node.tls import SOON_DAYS, certificate_files, days_left, https_context, server_context
 from node.variables import foreign
 from node.web.access import require_keys
-from node.web.viewer_files import find_pages
+from node.web.viewer_files import find_pages, how_to_bring
 from plugins.errors import NadirError, Refused
 from plugins.registry import GROUP, load_plugins
 from store import accounts, outbox
@@ -330,7 +330,7 @@ def _tls(settings: Settings) -> Iterator[Line]:
 
 def _viewer(settings: Settings) -> Line:
     found, named = find_pages(settings), settings.viewer_pages
-    why = "make viewer, or name the folder of OHIF's pages in viewer_pages"
+    why = how_to_bring()
     if named is not None:
         lacks = "holds no index.html of OHIF" if named.is_dir() else "is not there"
         why = f"{named}, which viewer_pages names, {lacks}"

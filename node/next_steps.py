@@ -10,6 +10,7 @@ from models.extras import how_to_install
 from node.doctor import Line
 from node.settings import Settings
 from node.web.access import is_loopback
+from node.web.viewer_files import how_to_bring
 
 MOST = 4
 
@@ -45,7 +46,7 @@ def _steps(lines: Sequence[Line], settings: Settings, how: str, *, has_people: b
     if any(line.what == "torch" and not line.ok for line in lines):
         yield f"for the learned models: {how_to_install('learn')}"
     if any(line.what == "viewer" and not line.ok for line in lines):
-        yield "for the viewer on /viewer: make viewer, or viewer_pages in the settings"
+        yield f"for the viewer on /viewer: {how_to_bring()}"
     yield f"keep a copy, every night: nadir backup /backups/nadir{how} --keep 14"
 
 

@@ -11,12 +11,12 @@ from starlette.exceptions import HTTPException
 
 from node.web.access import allow
 from node.web.site import Site
-from node.web.viewer_files import ROOT, File, find_pages, read_file, read_index
+from node.web.viewer_files import ROOT, File, find_pages, how_to_bring, read_file, read_index
 
 FOR_LONG = "private, max-age=604800"
 MISSING = (
-    "The viewer is not installed on this node. Run `make viewer` in the folder of its source, or set viewer_pages to "
-    "the folder `dist` of the npm package @ohif/app 3.13.2, and start the node again."
+    f"The viewer (the npm package @ohif/app 3.13.2) is not installed on this node: {how_to_bring()}; "
+    "then start the node again."
 )
 # OHIF sets styles from scripts, decodes images by WebAssembly in workers, makes functions from text where it reads
 # segmentations (the library ndarray), and shows documents from memory. Nothing else is let in, and no other host.

@@ -18,10 +18,10 @@ from pathlib import Path
 from node.settings import Settings
 
 ROOT = "/viewer/"
-PLACES = (
-    Path(__file__).parents[2] / "node_modules" / "@ohif" / "app" / "dist",
-    Path("/usr/share/nadir/viewer"),
-)
+SOURCE = Path(__file__).parents[2]
+BUILT = Path("node_modules", "@ohif", "app", "dist")
+INSTALLED = Path("/usr/share/nadir/viewer")
+PLACES = (SOURCE / BUILT, INSTALLED)
 CONFIG, CONFIG_FILE = "app-config.js", Path(__file__).with_name("static") / "ohif-config.js"
 NAME = re.compile(r"[A-Za-z0-9_@.-]+(/[A-Za-z0-9_@.-]+)*")
 KINDS: Mapping[str, str] = {
@@ -79,6 +79,16 @@ def find_pages(settings: Settings) -> Path | None:
     return next((place for place in places if (place / "index.html").is_file()), None)
 
 
+def how_to_bring(source: Path = SOURCE) -> str:
+    """Return how the pages are brought to where they are looked for; `source` is the folder that our code lies in.
+
+    Of an installed node that is no folder of sources, where `make viewer` could be given and would be found.
+    """
+    if (source / "Makefile").is_file():
+        return "make viewer, or name the folder of OHIF's pages in viewer_pages"
+    return f"make viewer in Nadir's folder, and copy {BUILT} from there to {INSTALLED}, or name it in viewer_pages"
+
+
 @cache
 def read_index(pages: Path) -> Index:
     """Return the page that begins the viewer, its addresses below `/viewer`."""
@@ -121,4 +131,4 @@ def _made(content: bytes, name: str) -> File:
     )
 
 
-__all__ = ["CONFIG", "ROOT", "File", "Index", "find_pages", "read_file", "read_index"]
+__all__ = ["CONFIG", "ROOT", "File", "Index", "find_pages", "how_to_bring", "read_file", "read_index"]

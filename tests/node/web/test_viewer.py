@@ -18,7 +18,7 @@ from web_site import WebSite
 from node.settings import Settings
 from node.web import links
 from node.web.frame import frame_of
-from node.web.viewer_files import PUBLIC_PATH, find_pages, read_file, read_index
+from node.web.viewer_files import PUBLIC_PATH, find_pages, how_to_bring, read_file, read_index
 from store import accounts
 
 pytestmark = pytest.mark.xdist_group("demo")
@@ -130,6 +130,16 @@ def test_a_node_without_ohif_says_what_to_do(tmp_path: Path) -> None:
     assert answer.status_code == 404
     assert "make viewer" in answer.text and "viewer_pages" in answer.text
     site.stop()
+
+
+def test_an_installed_node_is_told_where_to_copy_the_viewer_to_and_a_checkout_to_make_it(
+    tmp_path: Path,
+) -> None:
+    assert how_to_bring() == "make viewer, or name the folder of OHIF's pages in viewer_pages"
+    assert how_to_bring(tmp_path) == (
+        "make viewer in Nadir's folder, and copy node_modules/@ohif/app/dist from there to /usr/share/nadir/viewer, "
+        "or name it in viewer_pages"
+    )
 
 
 def test_pages_link_to_the_viewer_only_where_it_is(tmp_path: Path, pages: Path) -> None:
