@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{STEERS}]")
 """What a terminal obeys instead of showing it; a file name or a tag of somebody else may hold it."""
+MINUS = "\N{MINUS SIGN}"
 WIDE = 1000
 SAID_OF_DELIVERY = ("last_status", "last_error", "confirm_error")
 """Columns of what is not a terminal: a program that reads a table wants one line a row."""
@@ -339,7 +340,17 @@ def _cell(value: object) -> str:
 
 
 def _shown(text: str) -> str:
-    return COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
+    """Return a text as standard output can show it: no commands, a hyphen for a minus that its encoding lacks."""
+    shown = COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
+    return shown if MINUS not in shown or _writes(sys.stdout.encoding, MINUS) else shown.replace(MINUS, "-")
+
+
+def _writes(encoding: str | None, text: str) -> bool:
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _minute(text: str) -> str:
