@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -30,8 +33,13 @@ VERSION = "1.32"
 @cache
 def built(overlay: str) -> list[dict[str, Any]]:
     """Return what an overlay makes."""
+    return kustomized(FOLDER / "overlays" / overlay)
+
+
+def kustomized(folder: Path) -> list[dict[str, Any]]:
+    """Return what a folder makes."""
     done = subprocess.run(
-        [program("kubectl", "kubernetes-client"), "kustomize", FOLDER / "overlays" / overlay],
+        [program("kubectl", "kubernetes-client"), "kustomize", folder],
         capture_output=True,
         text=True,
         timeout=60,
@@ -49,6 +57,25 @@ def pods(overlay: str) -> dict[str, dict[str, Any]]:
     """Return the pod templates by the name of what makes them."""
     made = {**of_kind(overlay, "Deployment"), **of_kind(overlay, "StatefulSet")}
     return {name: one["spec"]["template"] for name, one in made.items()}
+
+
+def test_the_patches_of_the_page_change_what_they_name(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    patches = [
+        one for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) for one in yaml.safe_load(text)
+    ]
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "page").mkdir()
+    whole = {"resources": ["../base"], "patches": patches}
+    (tmp_path / "page" / "kustomization.yaml").write_text(yaml.safe_dump(whole))
+    made = kustomized(tmp_path / "page")
+    maps = {one["metadata"]["name"]: one["data"] for one in made if one["kind"] == "ConfigMap"}
+    roles = {one["metadata"]["name"]: one for one in made if one["kind"] == "Deployment"}
+    (sender,) = roles["sender"]["spec"]["template"]["spec"]["containers"]
+    assert variables_of(sender, maps)["NADIR_DESTINATIONS"] == maps["archive"]["NADIR_DESTINATIONS"]
+    for role in roles.values():
+        (container,) = role["spec"]["template"]["spec"]["containers"]
+        assert not {"NADIR_PACS_URL", "NADIR_PACS_URL_FILE"} & set(variables_of(container, maps))
 
 
 @cache
