@@ -173,8 +173,15 @@ def equipment(provenance: Provenance) -> dict[str, object]:
     }
 
 
+def parameters(provenance: Provenance) -> dict[str, str]:
+    """Return what tells the algorithm beside its name and version: hashes of its model, if any, and of its settings."""
+    model = {"model": provenance.model_sha256} if provenance.model_sha256 else {}
+    return {**model, "settings": provenance.config_sha256}
+
+
 def contributing(provenance: Provenance) -> highdicom.ContributingEquipment:
     """Return the item of ContributingEquipmentSequence that names the algorithm (IHE AIR 6.5.3)."""
+    model = f"Model {provenance.model_sha256}, settings" if provenance.model_sha256 else "Settings"
     item = highdicom.ContributingEquipment(
         manufacturer=MANUFACTURER,
         purpose_of_reference=codes.PROCESSING_EQUIPMENT,
@@ -184,8 +191,7 @@ def contributing(provenance: Provenance) -> highdicom.ContributingEquipment:
             one_line(f"{provenance.plugin} {provenance.plugin_version}"),
             one_line(f"{provenance.model_name} {provenance.model_version}"),
         ),
-        contribution_description=f"{RESEARCH_USE}. Model {provenance.model_sha256}, "
-        f"settings {provenance.config_sha256}.",
+        contribution_description=f"{RESEARCH_USE}. {model} {provenance.config_sha256}.",
     )
     item.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(codes.PROCESSING_ALGORITHM)]
     item.DeviceUID = device_uid(provenance)

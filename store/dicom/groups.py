@@ -26,7 +26,7 @@ from pydicom.sr.coding import Code
 from plugins import codes
 from plugins.contract import Finding, Measurement, Volume
 from store.dicom.drawing import Line, axis_line, drawn_slice, region
-from store.dicom.equipment import MANUFACTURER, one_line
+from store.dicom.equipment import MANUFACTURER, one_line, parameters
 from store.dicom.frames import frame_number
 from store.dicom.seg import Identified
 from store.provenance import Provenance
@@ -38,7 +38,7 @@ def identify_algorithm(provenance: Provenance) -> AlgorithmIdentification:
         name=provenance.model_name,
         version=provenance.model_version,
         manufacturer=MANUFACTURER,
-        parameters=[f"model={provenance.model_sha256}", f"settings={provenance.config_sha256}"],
+        parameters=[f"{name}={value}" for name, value in parameters(provenance).items()],
     )
 
 

@@ -31,6 +31,7 @@ from store.dicom.equipment import (
     equipment,
     inherit,
     one_line,
+    parameters,
     stand_in,
 )
 from store.dicom.frames import (
@@ -187,11 +188,7 @@ def _describe(identified: Identified, provenance: Provenance) -> SegmentDescript
             family=algorithm_family(provenance),
             version=one_line(provenance.model_version),
             source=MANUFACTURER,
-            parameters={
-                "model": provenance.model_sha256,
-                "settings": provenance.config_sha256,
-                "voxels": voxel_hash(finding.mask),
-            },
+            parameters={**parameters(provenance), "voxels": voxel_hash(finding.mask)},
         )
         if automatic
         else None,

@@ -21,6 +21,7 @@ from plugins.contract import Mask
 from plugins.errors import Broken
 from store.dicom.equipment import device_uid
 from store.dicom.frames import overlaps, pack_frames
+from store.dicom.groups import identify_algorithm
 from store.dicom.seg import PALETTE, encode_seg
 from store.dicom.series import read_study
 
@@ -154,6 +155,27 @@ def test_the_header_says_research_use_and_names_the_algorithm_with_its_device_ui
     retrained = replace(case, provenance=replace(PROVENANCE, model_sha256="e" * 64)).seg()
     theirs = [e for e in retrained.ContributingEquipmentSequence if e.Manufacturer == "Nadir"]
     assert theirs[0].DeviceUID != ours[0].DeviceUID
+
+
+def test_an_analysis_without_a_model_names_none(case: Case) -> None:
+    fixed = replace(case, provenance=replace(PROVENANCE, model_sha256="")).seg()
+    for seg, begins, names in (
+        (
+            case.seg(),
+            f"For research use only. Model {PROVENANCE.model_sha256}, settings ",
+            ["model", "settings"],
+        ),
+        (fixed, "For research use only. Settings ", ["settings"]),
+    ):
+        (ours,) = [e for e in seg.ContributingEquipmentSequence if e.Manufacturer == "Nadir"]
+        assert ours.ContributionDescription.startswith(begins)
+        (algorithm,) = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+        told = [part.partition("=")[0] for part in algorithm.AlgorithmParameters.split(",")]
+        assert told == [*names, "voxels"]
+    told = identify_algorithm(replace(PROVENANCE, model_sha256=""))
+    assert [item.TextValue for item in told if "=" in item.TextValue] == [
+        f"settings={PROVENANCE.config_sha256}"
+    ]
 
 
 def test_the_same_input_gives_the_same_bytes(case: Case, tmp_path: Path) -> None:
