@@ -9,6 +9,7 @@ from functools import cached_property
 
 from sqlmodel import Session, col, select
 
+from store.carried import carried
 from store.patients import ever_one, same_person
 from store.sighting import Decision
 from store.strangers import apart, first_given
@@ -22,7 +23,7 @@ class Chosen:
     decisions: tuple[Decision, ...] = ()
     """All of them, in any order, also what was undone."""
     void: frozenset[int] = frozenset()
-    """Numbers of those that say nothing any more: relinks to a lesion of a patient who was parted from this one."""
+    """Numbers of those that say nothing any more: of lesions of a patient who was parted from this one."""
 
     @cached_property
     def standing(self) -> tuple[Decision, ...]:
@@ -69,7 +70,8 @@ class Chosen:
 def chosen(session: Session, patient_pk: int) -> Chosen:
     """Return what people decided of a patient's lesions, under whichever of his merged identities.
 
-    What was decided while others were one person with him is his where it speaks of his study or lesion.
+    What was decided while others were one person with him is his where it speaks of his study or lesion, and of a
+    visit it names what was drawn there as that is called now (`store.carried`).
     """
     members = same_person(session, patient_pk)
     people = ever_one(session, members)
@@ -79,8 +81,7 @@ def chosen(session: Session, patient_pk: int) -> Chosen:
         return Chosen(decisions=tuple(map(decision_of, rows)))
     owners = _owners(session, rows, people)
     own = tuple(decision_of(row) for row in rows if owners[int(row.id or 0)] in members)
-    strangers = apart(session, members).uids
-    void = frozenset(one.number for one in own if one.kind == "relink" and one.value in strangers)
+    own, void = carried(session, members, own, apart(session, members).uids)
     return Chosen(decisions=own, void=void)
 
 

@@ -73,7 +73,8 @@ class Decision:
     value: str
     """What was decided."""
     tracking_uid: str = ""
-    """The lesion, as it was called when it was decided; of a relink `Sighting.choice_uid`."""
+    """The lesion, as it was called when it was decided, or since a patient was parted; of a relink
+    `Sighting.choice_uid`."""
     study_instance_uid: str = ""
     """The visit it speaks of; empty for all of them."""
     source: str

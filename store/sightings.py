@@ -58,23 +58,25 @@ def studies_of(session: Session, patient_pks: Sequence[int]) -> tuple[Dated, ...
 
 
 def found_here(
-    session: Session, studies: Sequence[Dated], patient_pks: Sequence[int]
+    session: Session, studies: Sequence[Dated], patient_pks: Sequence[int], superseded: bool = False
 ) -> tuple[Sighting, ...]:
     """Return what counts of the lesions in these studies, by date, study and row; no choice is applied.
 
-    What was found while a study was another patient's than one of these rows is none of theirs. Lungs, organs and
-    reference regions are none. A drawing whose Tracking UID is that of a lesion is one, whatever its code.
+    With `superseded` what counted before instead. What was found while a study was another patient's than one of these
+    rows is none of theirs. Lungs, organs and reference regions are none. A drawing whose Tracking UID is that of a
+    lesion is one, whatever its code.
     """
     when = {pk: (uid, on) for pk, uid, on in studies}
     rows = session.exec(
         select(Finding, Job)
         .join(Job, col(Job.id) == col(Finding.job_pk))
-        .where(col(Finding.study_pk).in_(when), ~col(Finding.superseded), col(Job.state).in_(COUNTING))
+        .where(col(Finding.study_pk).in_(when), col(Finding.superseded) == superseded)
+        .where(col(Job.state).in_(COUNTING))
         .where(col(Finding.patient_pk).in_(patient_pks))
         .order_by(col(Finding.id))
     ).all()
     jobs = {int(job.id or 0): (job, finding.study_pk) for finding, job in rows}
-    links = _links(session, list(when), patient_pks)
+    links = _links(session, list(when), patient_pks, superseded)
     linked = {link.finding_pk: link for link, *_ in links if link.finding_pk is not None}
     measures = measures_of(session, [int(finding.id or 0) for finding, _ in rows])
     segs = _segs(session, [finding for finding, _ in rows], list(jobs))
@@ -136,15 +138,14 @@ def _category(finding: Finding) -> Code:
 
 
 def _links(
-    session: Session, study_pks: Sequence[int], patient_pks: Sequence[int]
+    session: Session, study_pks: Sequence[int], patient_pks: Sequence[int], superseded: bool
 ) -> list[tuple[LesionLink, Job, int]]:
     statement = (
         select(LesionLink, Job, Revision.study_pk)
         .join(Job, col(Job.id) == col(LesionLink.job_pk))
         .join(Revision, col(Revision.id) == col(Job.revision_pk))
-        .where(
-            col(Revision.study_pk).in_(study_pks), ~col(LesionLink.superseded), col(Job.state).in_(COUNTING)
-        )
+        .where(col(Revision.study_pk).in_(study_pks), col(LesionLink.superseded) == superseded)
+        .where(col(Job.state).in_(COUNTING))
         .where(col(LesionLink.patient_pk).in_(patient_pks))
         .order_by(col(LesionLink.id))
     )

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 from clinic import A, B, C, Clinic, D, ball, clinic_in
+from course_rows import patient_pk
 from pydicom import dcmread
 from typer.testing import CliRunner
 
 from node.cli import app
+from store.choices import choose
+from store.course import Course, course
 from store.database import Database
+from store.response.history import Status
 from store.tables import Job
 
 FIRST, SECOND, THIRD = "20250101", "20250301", "20250501"
@@ -98,3 +102,32 @@ def test_a_study_that_came_while_the_patients_were_merged_shares_no_lesion_with_
     desk.examine(THIRD, *found, patient_id="P2")
     assert desk.uids(THIRD, "P2") == parted
     assert desk.uids(FIRST) == theirs
+
+
+def test_what_was_said_of_a_visit_while_the_patients_were_merged_is_said_of_the_same_drawing_after(
+    desk: Desk,
+) -> None:
+    desk.examine(FIRST, HERE)
+    for date in (SECOND, THIRD):
+        desk.examine(date, HERE, THERE, patient_id="P2")
+    (theirs,), own = (course_of(desk, patient).lesions for patient in ("P1", "P2"))
+    desk.declare("merge", "P2", "P1")
+    (other,) = set(own) & set(course_of(desk, "P1").lesions)
+    (mine,) = set(own) - {other}
+    here, last = (desk.study_uid(date, "P2") for date in (SECOND, THIRD))
+    said = (("outline", "approved", here), ("reject", "true", here), ("status", "NE", last))
+    with desk.node.database.transaction() as session:
+        now, pk = desk.node.database.now(), patient_pk(session, "P1")
+        for kind, value, study in said:
+            choose(session, pk, kind, theirs, value, author="Dr. Grey", now=now, study_instance_uid=study)
+    desk.declare("part", "P2")
+    seen = course_of(desk, "P2").sightings
+    assert {(s.lesion, s.study_instance_uid): {d.kind for d in s.decisions} for s in seen} == {
+        (mine, here): {"outline", "reject"}, (mine, last): {"status"}, (other, here): set(), (other, last): set(),
+    }  # fmt: skip
+    assert [s.status for s in seen if s.lesion == mine and s.counts] == [Status.NOT_EVALUABLE]
+
+
+def course_of(desk: Desk, patient_id: str) -> Course:
+    with desk.node.database.reading() as session:
+        return course(session, patient_pk(session, patient_id), desk.node.objects)

@@ -16,7 +16,7 @@ from store.course import course
 from store.database import Database
 from store.findings import Wanted
 from store.patients import merge, part
-from store.response.history import Role
+from store.response.history import Role, Status
 from store.retrack import retrack
 from store.tracking.link import Kind
 
@@ -131,3 +131,67 @@ def test_what_was_compared_with_a_study_of_a_patient_who_was_parted_is_asked_for
         (asked,) = retrack(session, b, at(32))
         assert asked.created_at == at(32)
         assert retrack(session, b, at(33)) == []
+
+
+def told_while_one(session: Session) -> tuple[int, int]:
+    """Let B's study be analysed while B is A, so that a lesion of his has A's name; say four things of it there."""
+    clock = Clock()
+    visit(session, clock, JANUARY, [lesion(ONE, 30)], study="1.2.1", patient={"patient_id": "A"})
+    found = [lesion(NINE, 30), lesion(EIGHT, 15, segment_number=2, centroid_mm=(90.0, 2.0, 3.0))]
+    visit(session, clock, MARCH, found, study="1.2.2", patient=B)
+    a, b = patient_pk(session, "A"), patient_pk(session, "B")
+    merge(session, b, a, "Admin", at(21))
+    found[0] = lesion(ONE, 30)
+    link = Linked(kind=Kind.SAME, uid=ONE, earlier=[ONE], study="1.2.1")
+    visit(session, clock, MARCH, found, [link], study="1.2.2", patient=B)
+    for kind, value in (("outline", "approved"), ("status", "NE"), ("reject", "true"), ("confirm", "true")):
+        choose(session, a, kind, ONE, value, author="Dr. Grey", now=at(31), study_instance_uid="1.2.2")
+    part(session, b, "Admin", at(32))
+    return a, b
+
+
+def test_a_choice_of_a_visit_follows_its_drawing_to_the_name_that_it_has_once_two_patients_are_parted(
+    database: Database,
+) -> None:
+    kinds = ["outline", "status", "reject", "confirm"]
+    with database.transaction() as session:
+        a, b = told_while_one(session)
+        assert {one.tracking_uid for one in chosen(session, b).decisions} == {ONE}
+        again = Clock(seconds=40, studies=8)
+        found = [lesion(EIGHT, 15, segment_number=2, centroid_mm=(90.0, 2.0, 3.0)), lesion(NINE, 29)]
+        visit(session, again, MARCH, found, study="1.2.2", patient=B)
+        assert [(one.kind, one.tracking_uid) for one in chosen(session, b).counting] == [
+            (kind, NINE) for kind in kinds
+        ]
+        seen = {one.lesion: one for one in course(session, b).sightings}
+        assert {one.kind for one in seen[NINE].decisions} == set(kinds)
+        assert seen[NINE].status is Status.NOT_EVALUABLE and not seen[NINE].counts
+        assert seen[EIGHT].decisions == () and seen[EIGHT].counts
+        assert says(session, a) == []
+        merge(session, b, a, "Admin", at(80))
+        assert {one.tracking_uid for one in chosen(session, a).decisions} == {ONE}
+
+
+def test_a_choice_of_a_visit_says_nothing_where_nothing_is_drawn_at_its_place_once_two_patients_are_parted(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        _, b = told_while_one(session)
+        found = [lesion(NINE, 30, centroid_mm=(40.0, 2.0, 3.0))]
+        visit(session, Clock(seconds=40, studies=8), MARCH, found, study="1.2.2", patient=B)
+        known = chosen(session, b)
+        assert known.counting == () and len(known.void) == len(known.decisions) == 4
+
+
+def test_what_was_said_of_a_drawing_that_a_relink_called_after_the_other_patients_lesion_is_said_of_it_still(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        a, b = merged(session)
+        about = {"author": "Dr. Grey", "now": at(101), "study_instance_uid": "1.2.2"}
+        choose(session, a, "relink", NINE, ONE, **about)  # type: ignore[arg-type]
+        choose(session, a, "status", ONE, "NE", **about)  # type: ignore[arg-type]
+        part(session, b, "Admin", at(102))
+        assert says(session, b) == [("status", NINE, "NE")]
+        seen = {(one.lesion, one.study_instance_uid): one.status for one in course(session, b).sightings}
+        assert seen[NINE, "1.2.2"] is Status.NOT_EVALUABLE
