@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +59,8 @@ def patients_merge(
             _ask_for_past(session, settings, int(other.id or 0), now)
             retrack(session, int(other.id or 0), now, settings.max_attempts)
             ask_anew(session, settings, int(other.id or 0), now)
-    printing.say(f"{patient} is {into}; 'nadir patients part {patient}' takes it back")
+    back = ["nadir", "patients", "part", patient, *([] if issuer is None else ["--issuer", issuer])]
+    printing.say(f"{patient} is {into}; '{shlex.join(back)}' takes it back")
 
 
 def _ask_for_past(session: Session, settings: Settings, patient_pk: int, now: datetime) -> None:

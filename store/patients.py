@@ -133,11 +133,19 @@ def members_of(session: Session, patient_pks: Collection[int] | None = None) -> 
 def merge(
     session: Session, patient_pk: int, into_pk: int, author: str, now: datetime, note: str = ""
 ) -> None:
-    """Declare that a patient is another one. Refuses `same-patient` when that is so already."""
+    """Declare that a patient is another one: these two rows, so that to part the first takes it back.
+
+    Refuses `same-patient` when they are one already, and `merged-already` when the first is yet another one.
+    """
     hold(session, patient_pk, into_pk)
-    if _head(_into(session), patient_pk) == _head(_into(session), into_pk):
+    into = _into(session)
+    if (head := _head(into, patient_pk)) == _head(into, into_pk):
         raise Refused("same-patient", "the two are one patient already")
-    _add(session, _head(_into(session), patient_pk), _head(_into(session), into_pk), author, now, note)
+    if patient_pk in into:
+        is_of, other, wanted = (session.get_one(Patient, pk).patient_id for pk in (patient_pk, head, into_pk))
+        words = f"'{is_of}' is '{other}' already; merge '{other}' into '{wanted}', or part '{is_of}' first"
+        raise Refused("merged-already", words)
+    _add(session, patient_pk, into_pk, author, now, note)
 
 
 def part(session: Session, patient_pk: int, author: str, now: datetime, note: str = "") -> None:
@@ -201,9 +209,8 @@ def _into(session: Session) -> dict[int, int]:
 
 
 def _head(into: dict[int, int], patient_pk: int) -> int:
-    while (
-        patient_pk in into
-    ):  # ends: only patients that are no other one are merged, and never into themselves
+    # Ends: only patients that are no other one are merged, and never into one who is them.
+    while patient_pk in into:
         patient_pk = into[patient_pk]
     return patient_pk
 

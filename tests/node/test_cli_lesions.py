@@ -209,7 +209,8 @@ def test_what_cannot_be_is_refused(template: Path, words: str, code: str) -> Non
 
 
 def test_merged_patients_are_one_by_either_identifier(home: Path) -> None:
-    assert "R is Q" in run(home, "patients", "merge", "R", "Q", "--issuer", "A", "--author", "Dr. Grey")
+    told = run(home, "patients", "merge", "R", "Q", "--issuer", "A", "--author", "Dr. Grey")
+    assert told == "R is Q; 'nadir patients part R --issuer A' takes it back\n"
     for named in (("Q",), ("R", "--issuer", "A")):
         listed = json.loads(run(home, "lesions", "list", "--patient", *named, "--json"))
         assert listed["patient"]["patient_id"] == "Q"
