@@ -10,7 +10,7 @@ from functools import cached_property
 from sqlmodel import Session, col, select
 
 from store.carried import carried
-from store.patients import ever_one, same_person
+from store.patients import ever_one, same_person, were_one
 from store.sighting import Decision
 from store.strangers import apart, first_given
 from store.tables import Choice, Finding, Study
@@ -97,8 +97,9 @@ def _owners(session: Session, rows: Sequence[Choice], people: Collection[int]) -
             owner = owners.get(int(row.value), owner)
         elif row.study_instance_uid:
             owner = studies.get(row.study_instance_uid, owner)
-        elif owner not in (by := given.get(row.tracking_uid, [owner])):
-            owner = by[0]
+        elif by := given.get(row.tracking_uid):
+            # Versions before kept it of the row that spoke for the person.
+            owner = next((pk for pk in by if pk == owner or were_one(session, pk, owner, row.at)), by[0])
         if row.kind == "relink":
             given.setdefault(row.value, [owner])
         owners[int(row.id or 0)] = owner

@@ -93,6 +93,12 @@ def ever_one(session: Session, patient_pks: Collection[int]) -> frozenset[int]:
     return frozenset(found)
 
 
+def were_one(session: Session, patient_pk: int, other_pk: int, at: datetime) -> bool:
+    """Return whether two patients were one person at a time, as it had been declared until then."""
+    into = _into(session, at)
+    return _head(into, patient_pk) == _head(into, other_pk)
+
+
 def is_another(session: Session, patient_pk: int, patient_id: str, issuer: str = "") -> bool:
     """Return True when an identifier is of another person than this patient; False where either has no PatientID.
 
@@ -200,10 +206,11 @@ def _patients(session: Session, rows: Sequence[PatientMerge]) -> Sequence[Patien
     return session.exec(select(Patient).where(col(Patient.id).in_([pk for pk in pks if pk]))).all()
 
 
-def _into(session: Session) -> dict[int, int]:
-    """Return what counts: each patient that is another one, and which."""
+def _into(session: Session, at: datetime | None = None) -> dict[int, int]:
+    """Return what counts, or counted at a time: each patient that is another one, and which."""
     newest: dict[int, int | None] = {}
-    for row in session.exec(select(PatientMerge).order_by(col(PatientMerge.id))):
+    declared = select(PatientMerge).order_by(col(PatientMerge.id))
+    for row in session.exec(declared if at is None else declared.where(col(PatientMerge.at) <= at)):
         newest[row.patient_pk] = row.into_pk
     return {pk: into for pk, into in newest.items() if into is not None}
 
@@ -234,5 +241,5 @@ def _add(
 
 __all__ = [
     "Merged", "ever_one", "find_patient", "heads", "hold", "is_another", "members_of", "merge", "merged", "merges",
-    "part", "patient_row", "same_person",
+    "part", "patient_row", "same_person", "were_one",
 ]  # fmt: skip

@@ -133,6 +133,24 @@ def test_what_was_compared_with_a_study_of_a_patient_who_was_parted_is_asked_for
         assert retrack(session, b, at(33)) == []
 
 
+def test_an_old_choice_of_a_lesion_goes_to_whose_it_is_also_where_the_other_patients_study_has_its_name(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        clock = Clock()
+        visit(session, clock, JANUARY, [lesion(NINE, 25)], study="1.2.1", patient=B)
+        visit(session, clock, MARCH, [lesion(ONE, 30)], study="1.2.2", patient={"patient_id": "A"})
+        a, b = patient_pk(session, "A"), patient_pk(session, "B")
+        merge(session, b, a, "Admin", at(21))
+        link = Linked(kind=Kind.SAME, uid=NINE, earlier=[NINE], study="1.2.1")
+        visit(session, clock, MARCH, [lesion(NINE, 30)], [link], study="1.2.2", patient={"patient_id": "A"})
+        keep(session, a, "reject", NINE, "true", "Dr. Grey", at(40))  # of the row that spoke for the person
+        part(session, b, "Admin", at(50))
+        keep(session, a, "role", NINE, "non-target", "Dr. Grey", at(60))
+        assert says(session, a) == [("role", NINE, "non-target")]
+        assert says(session, b) == [("reject", NINE, "true")]
+
+
 def told_while_one(session: Session) -> tuple[int, int]:
     """Let B's study be analysed while B is A, so that a lesion of his has A's name; say four things of it there."""
     clock = Clock()
