@@ -25,6 +25,8 @@ from plugins.measure.liver import LiverReference, find_liver, sphere_mask
 from plugins.measure.uptake import PeakVariant, Threshold
 from plugins.measure.volume import MM3_PER_ML, volume_mm3
 from plugins.pet_drawing import PetDrawing, current_petct
+from plugins.pet_series import MOST, in_order, lies_in, several_pets, shown
+from plugins.series_order import reformat_doubts
 
 _MARGIN_MM = 30.0
 _REACH_MM = 10.0
@@ -120,35 +122,53 @@ class PetLesion:
         return bool(study.by_role("pet_suv"))
 
     def looks_at(self, study: Study) -> tuple[Volume, ...]:
-        """Return the PET in SUV."""
-        return study.by_role("pet_suv")
+        """Return the PET in SUV, the one to measure first."""
+        return in_order(study.by_role("pet_suv"))
 
     def run(self, study: Study) -> tuple[Finding | Flag, ...]:
-        """Return the liver reference, if any, the lesions of every PET in SUV, the largest first, and doubts.
+        """Return the liver reference, if any, the lesions of each PET in SUV, the largest first, and doubts.
 
+        Of several PETs that show one place the first of `looks_at` is measured (note `several-series`).
         Refuses `no-suv` without such a series; `no-liver-reference`, when `percist` is set and no series has one,
         is `Absent`.
         """
         pets = study.by_role("pet_suv")
         if not pets:
             raise Refused("no-suv", "there is no PET in SUV; see the refused series for what is missing")
-        references = [find_liver(pet, study.by_role("ct")) for pet in pets]
-        missing = [r.sentence for r in references if isinstance(r, Flag)]
-        if self.threshold == "percist" and len(missing) == len(pets):
-            raise Absent("no-liver-reference", f"the PERCIST threshold needs the liver. {' '.join(missing)}")
+        livers, measured = self._measured(study)
+        if not measured:
+            missing = " ".join(r.sentence for r in livers.values() if isinstance(r, Flag))
+            raise Absent("no-liver-reference", f"the PERCIST threshold needs the liver. {missing}")
+        taken = [pet for pet in pets if pet.series_instance_uid in livers]
         answer: list[Finding | Flag] = []
-        for pet, liver in zip(pets, references, strict=True):
+        for pet in taken:
             number = sum(isinstance(f, Finding) and f.type == codes.LESION for f in answer)
-            answer.extend(self._one_series(pet, liver, number, study.by_role("ct")))
-        return tuple(answer)
+            first = measured[: measured.index(pet)] if pet in measured else []
+            answer.extend(self._one_series(pet, livers[pet.series_instance_uid], number, study, first))
+        left = [pet for pet in pets if pet not in taken]
+        return (*answer, *several_pets(measured, left, self.name))
+
+    def _measured(self, study: Study) -> tuple[dict[str, LiverReference | Flag], list[Volume]]:
+        """Return the liver reference of each PET that shows a place of its own, and those to measure, in order."""
+        livers: dict[str, LiverReference | Flag] = {}
+        measured: list[Volume] = []
+        for pet in self.looks_at(study):
+            if shown(pet, measured) >= MOST:
+                continue
+            liver = livers[pet.series_instance_uid] = find_liver(pet, study.by_role("ct"))
+            if self.threshold != "percist" or isinstance(liver, LiverReference):
+                measured.append(pet)
+        return livers, measured
 
     def _one_series(
-        self, pet: Volume, liver: LiverReference | Flag, number: int, cts: Sequence[Volume]
+        self, pet: Volume, liver: LiverReference | Flag, number: int, study: Study, first: Sequence[Volume]
     ) -> Iterator[Finding | Flag]:
+        """Yield what a PET shows, without the lesions that those measured before it, `first`, show too."""
         yield _liver_finding(pet, liver) if isinstance(liver, LiverReference) else liver
         if isinstance(liver, Flag) and self.threshold == "percist":
             return
-        spots = sorted(self._spots(pet, liver), key=lambda s: (-s.mask.count, s.peak))
+        own = (spot for spot in self._spots(pet, liver) if not lies_in(spot.mask, pet, first))
+        spots = sorted(own, key=lambda s: (-s.mask.count, s.peak))
         if spots:
             words = "Normal uptake is not told apart from disease."
             yield _flag(pet, "physiological-uptake-not-recognised", words)
@@ -157,9 +177,11 @@ class PetLesion:
             yield _flag(pet, "too-many-lesions", words)
         spots = spots[: self.maximum_lesions]
         if self.outline == "learned":
-            spots = list(_redrawn(spots, PetDrawing(pet, cts, current_petct(self.models)), self.hazard))
+            drawing = PetDrawing(pet, study.by_role("ct"), current_petct(self.models))
+            spots = list(_redrawn(spots, drawing, self.hazard))
         for place, spot in enumerate(spots, start=number + 1):
             yield self._lesion(pet, spot, f"PET lesion {place}")
+        yield from reformat_doubts(pet, study.by_role("pet_suv"), self.name)
 
     def segment_at(self, study: Study, series: str, point_mm: Point, label: str) -> Finding | None:
         """Return what is above 41 % (`percent_of_maximum`) of the hottest voxel within 1 cm of a point (LPS mm).

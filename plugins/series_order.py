@@ -51,8 +51,8 @@ def reformat_doubts(volume: Volume, others: Iterable[Volume], plugin: str | None
     if not is_reformat(volume, others):
         return ()
     sentence = (
-        f"{_name(volume)} is a reformat, made of other images: what is measured on it depends on how it was made; send "
-        "the series that was acquired"
+        f"{name_of(volume)} is a reformat, made of other images: what is measured on it depends on how it was made; "
+        "send the series that was acquired"
     )
     uid = volume.series_instance_uid
     return (Flag(code="reformatted", sentence=sentence, series_instance_uid=uid, plugin=plugin),)
@@ -65,7 +65,7 @@ def several(volume: Volume, volumes: Sequence[Volume], plugin: str | None = None
     why = "no acquired one shows the place"
     if not volume.is_reformatted:
         why = "the thinnest acquired one that shows the place"
-    sentence = f"of {len(volumes)} CT series, {_name(volume)} was taken: {why}"
+    sentence = f"of {len(volumes)} CT series, {name_of(volume)} was taken: {why}"
     uid = volume.series_instance_uid
     return (Flag(code=SEVERAL_SERIES, sentence=sentence, series_instance_uid=uid, plugin=plugin),)
 
@@ -79,13 +79,19 @@ def frame_doubts(volume: Volume, others: Iterable[Volume], plugin: str | None = 
     if not beside:
         return ()
     sentence = (
-        f"the point says no frame of reference: {_name(volume)} was measured, and in that of "
-        f"{', '.join(map(_name, beside))} it is another place; name a folder with one of them alone"
+        f"the point says no frame of reference: {name_of(volume)} was measured, and in that of "
+        f"{', '.join(map(name_of, beside))} it is another place; name a folder with one of them alone"
     )
     uid = volume.series_instance_uid
     return (
         Flag(code="several-frames-of-reference", sentence=sentence, series_instance_uid=uid, plugin=plugin),
     )
+
+
+def name_of(volume: Volume) -> str:
+    """Return what a series is called in sentences."""
+    number = volume.series_number
+    return f"series {volume.series_instance_uid if number is None else number}"
 
 
 def _of_alike(volume: Volume) -> tuple[int, bool, int, str]:
@@ -102,16 +108,12 @@ def _may_be_acquired(volume: Volume) -> bool:
     return volume.role != "ct" or PatientAxes.of(volume).order[0] == 0
 
 
-def _name(volume: Volume) -> str:
-    number = volume.series_number
-    return f"series {volume.series_instance_uid if number is None else number}"
-
-
 __all__ = [
     "Standing",
     "frame_doubts",
     "holds",
     "is_reformat",
+    "name_of",
     "preferred",
     "reformat_doubts",
     "several",

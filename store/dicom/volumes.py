@@ -29,7 +29,7 @@ from store.dicom.geometry import Arrangement, arrange
 from store.dicom.reconstructions import kernel_doubts, kernels_of, require_one_reconstruction
 from store.dicom.slices import Slice, slices_of
 from store.dicom.suv import suv_scale
-from store.dicom.values import integer, text
+from store.dicom.values import integer, text, texts
 from store.dicom.voxels import read_voxels
 
 ROLES = {"CT": "ct", "PT": "pet_suv", "MR": "mr"}
@@ -41,6 +41,7 @@ CLASSES: dict[str, str] = {
     PositronEmissionTomographyImageStorage: "PT",
     EnhancedPETImageStorage: "PT",
 }
+PROJECTIONS = frozenset({"MIP", "MINIP", "REPROJECTION"})
 MAX_VOXELS = 1 << 29
 MAX_HU = 32767.0
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -143,6 +144,7 @@ def _arranged(files: Sequence[File], flags: list[Flag]) -> tuple[list[Slice], Ar
     """Return the slices of a series in their order, and how they lie. Refuses `several-acquisitions` too."""
     require_readable(files)
     slices = _without_localizers([s for file in files for s in slices_of(file)], flags)
+    _require_no_projection(slices)
     arranged = arrange([s.plane for s in slices])
     ordered = [slices[i] for i in arranged.order]
     require_one_reconstruction(ordered, arranged)
@@ -191,6 +193,19 @@ def _without_localizers(slices: Sequence[Slice], flags: list[Flag]) -> list[Slic
         sentence = f"{len(slices) - len(kept)} localizer images among its slices were left out"
         flags.append(Flag(code="localizer-left-out", sentence=sentence))
     return kept
+
+
+def _require_no_projection(slices: Sequence[Slice]) -> None:
+    """Refuse (`projection`) a PET of which every image is a MIP or a reprojection: it shows no depth."""
+    if all(s.file.modality == "PT" and _is_projection(s) for s in slices):
+        raise Refused(
+            "projection", "it is a projection (MIP or reprojection) of a PET, which has no depth to measure"
+        )
+
+
+def _is_projection(slice_: Slice) -> bool:
+    kinds = (*slice_.image_type[2:], *texts(slice_.file.header, "SeriesType")[1:])
+    return not PROJECTIONS.isdisjoint(word.upper() for word in kinds)
 
 
 def _require_size(slices: Sequence[Slice]) -> None:

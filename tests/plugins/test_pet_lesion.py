@@ -294,7 +294,13 @@ def test_a_study_without_suv_is_not_accepted_and_refused() -> None:
 def test_two_pet_series_are_numbered_through() -> None:
     first, second = (
         Trunk(hot=HOT).pet(),
-        grid((10, 20, 20), SPACING, role="pet_suv", series_instance_uid="1.2.21"),
+        grid(
+            (10, 20, 20),
+            SPACING,
+            role="pet_suv",
+            series_instance_uid="1.2.21",
+            frame_of_reference_uid="1.2.9",
+        ),
     )
     second.array[2:6, 2:6, 2:6] = 7.0
     labels = [f.label for f in found(PetLesion(), study(first, second)) if f.type == codes.LESION]

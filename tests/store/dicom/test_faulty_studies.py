@@ -139,6 +139,8 @@ REFUSED_SERIES = {
     "12 bits allocated": (series(BitsAllocated=12), "unsupported-pixels"),
     "one instance twice, differently": (conflicting, "conflicting-instances"),
     "a lookup table": (each(lambda d, k: setattr(d, "ModalityLUTSequence", [Dataset()])), "modality-lut"),
+    "a MIP of a PET": (pet(ImageType=["DERIVED", "SECONDARY", "MIP"]), "projection"),
+    "a reprojection of a PET": (pet(SeriesType=["STATIC", "REPROJECTION"]), "projection"),
     "PET without rescale": (pet(RescaleSlope=None, RescaleIntercept=None), "no-rescale"),
     "a CT that calls itself MR": (
         each(lambda d, k: setattr(d, "Modality", "MR")),
