@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -10,9 +11,12 @@ from plugins import codes
 from plugins.contract import Flag, Mask, Study, Volume
 from plugins.errors import Refused
 from plugins.series_order import preferred
+from store.dicom.values import text
+from store.overlap import MOST_VOLUMES
 from store.tracking.earlier import EarlierSeries, Region
 from store.tracking.lesion import EarlierLesion
 from store.tracking.motion import Motion, Trust
+from store.tracking.pairing import Gates
 from store.tracking.propagation import propagate
 from store.tracking.registration import register
 
@@ -86,23 +90,77 @@ class Scene:
     def take(self, series: Sequence[EarlierSeries], standing: Standing) -> None:
         """Take in the lesions of one study that are not known yet."""
         wanted = [s for s in series if any(r.tracking_uid not in self.lesions for r in s.lesions)]
-        for one, volume in self._pairs(wanted):
-            try:
-                found = self._brought(one, volume, standing)
-            except Refused as refusal:
-                sentence = f"The lesions of {one.study_date} were not compared: {refusal.sentence}"
-                self.flags.append(Flag(code="earlier-not-compared", sentence=sentence))
-                self.incomplete.update([volume.series_instance_uid] if volume else [])
-                found = [_nowhere(one, region, standing, refusal.sentence) for region in one.lesions]
-            for brought in found:
-                self.lesions.setdefault(brought.lesion.tracking_uid, brought)
+        pairs = list(self._pairs(wanted))
+        for one, volume in pairs:
+            for brought in self._compared(one, volume, standing):
+                if (seen := self._once(brought, series)) is not None:
+                    self.lesions.setdefault(seen.lesion.tracking_uid, seen)
+        given = {volume.series_instance_uid for _, volume in pairs if volume is not None}
+        for volume in self.study.volumes:
+            if volume.series_instance_uid in set(self.looked_at) - given:
+                self._bring_what_is_not_in_view(pairs, volume, standing)
+
+    def _compared(self, one: EarlierSeries, volume: Volume | None, standing: Standing) -> list[Brought]:
+        """Return the lesions of an earlier series on one of this study; nowhere, and told so, if they cannot be."""
+        try:
+            return self._brought(one, volume, standing)
+        except Refused as refusal:
+            sentence = f"The lesions of {one.study_date} were not compared: {refusal.sentence}"
+            self.flags.append(Flag(code="earlier-not-compared", sentence=sentence))
+            self.incomplete.update([volume.series_instance_uid] if volume else [])
+            return [_nowhere(one, region, standing, refusal.sentence) for region in one.lesions]
+
+    def _once(self, brought: Brought, series: Sequence[EarlierSeries]) -> Brought | None:
+        """Return a lesion, or None for a second drawing of one that is here, on another series of its study.
+
+        One that only reaches over the place of such a lesion can be compared with nothing, and is nowhere.
+        """
+        frame = _frame_of(brought.series)
+        beside = [s for s in series if s is not brought.series and frame and _frame_of(s) == frame]
+        known = [self.lesions.get(region.tracking_uid) for one in beside for region in one.lesions]
+        for other in (b for b in known if b is not None and b.volume is not None):
+            if other.volume is not brought.volume or not _overlap(brought.lesion, other.lesion):
+                continue
+            if _is_drawn_twice(brought.lesion, other.lesion):
+                return None
+            name = other.lesion.tracking_identifier
+            words = f"it reaches over the place of '{name}', drawn on another series of its study"
+            return _nowhere(brought.series, brought.region, brought.standing, words)
+        return brought
+
+    def _bring_what_is_not_in_view(
+        self,
+        pairs: Sequence[tuple[EarlierSeries, Volume | None]],
+        volume: Volume,
+        standing: Standing,
+    ) -> None:
+        """Bring lesions to a series without an earlier one of its own, where it shows more of them than theirs."""
+        for series in (s for s, _ in pairs if s.modality in ("", volume.modality)):
+            theirs = (self.lesions.get(region.tracking_uid) for region in series.lesions)
+            hidden = {
+                b.lesion.tracking_uid: b
+                for b in theirs
+                if b is not None and b.series is series and b.volume is not None
+                if b.lesion.in_view < Gates().in_view
+            }
+            if not hidden:
+                continue
+            for uid in hidden:
+                del self.lesions[uid]
+            found = {b.lesion.tracking_uid: b for b in self._compared(series, volume, standing)}
+            for uid, old in hidden.items():
+                new = found.get(uid, old)
+                self.lesions[uid] = new if new.lesion.in_view > old.lesion.in_view else old
 
     def on(self, volume: Volume) -> list[Brought]:
         """Return the lesions that were brought to one series."""
         return [b for b in self.lesions.values() if b.volume is volume]
 
     def _pairs(self, series: Sequence[EarlierSeries]) -> Iterator[tuple[EarlierSeries, Volume | None]]:
-        """Yield each earlier series with the new one that is most like it, one for one as far as they go."""
+        """Yield each earlier series with the new one that is most like it, one for one as far as they go.
+
+        Those that are left over share the new one that is most like them.
+        """
         volumes = {v.series_instance_uid: v for v in self.study.volumes}
         likeness = {
             (s.series_instance_uid, uid): (uid in self.looked_at) + (s.description == v.series_description)
@@ -113,9 +171,13 @@ class Scene:
         left = {s.series_instance_uid: s for s in series}
         free = set(volumes)
         place = {v.series_instance_uid: n for n, v in enumerate(preferred(self.study.volumes))}
-        for earlier, new in sorted(likeness, key=lambda pair: (-likeness[pair], place[pair[1]], pair)):
+        order = sorted(likeness, key=lambda pair: (-likeness[pair], place[pair[1]], pair))
+        for earlier, new in order:
             if earlier in left and new in free:
                 free.discard(new)
+                yield left.pop(earlier), volumes[new]
+        for earlier, new in order:
+            if earlier in left:
                 yield left.pop(earlier), volumes[new]
         yield from ((s, None) for s in left.values())
 
@@ -199,6 +261,33 @@ def _nowhere(series: EarlierSeries, region: Region, standing: Standing, reason: 
         in_view=0.0,
     )
     return Brought(standing=standing, series=series, region=region, lesion=lesion, volume=None, reason=reason)
+
+
+def _frame_of(series: EarlierSeries) -> str:
+    return text(series.segmentation.header, "FrameOfReferenceUID")
+
+
+def _overlap(one: EarlierLesion, other: EarlierLesion) -> bool:
+    """Return whether two lesions are expected in the same voxels of one grid."""
+    if one.expected_mask is None or other.expected_mask is None:
+        return False
+    first, second = one.expected_mask, other.expected_mask
+    low = [max(a.start, b.start) for a, b in zip(first.box, second.box, strict=True)]
+    high = [min(a.stop, b.stop) for a, b in zip(first.box, second.box, strict=True)]
+    if any(a >= b for a, b in zip(low, high, strict=True)):
+        return False
+    parts = [
+        mask.voxels[tuple(slice(a - o, b - o) for a, b, o in zip(low, high, mask.origin, strict=True))]
+        for mask in (first, second)
+    ]
+    return bool((parts[0] & parts[1]).any())
+
+
+def _is_drawn_twice(one: EarlierLesion, other: EarlierLesion) -> bool:
+    """Return whether the centres lie within half the smaller's radius as a ball, and the volumes are alike."""
+    small, large = sorted((one.volume_mm3, other.volume_mm3))
+    radius_mm = (3 * small / (4 * math.pi)) ** (1 / 3)
+    return large <= MOST_VOLUMES * small and math.dist(one.expected_mm, other.expected_mm) <= radius_mm / 2
 
 
 __all__ = ["Brought", "Motions", "Scene", "Standing", "joined", "still"]

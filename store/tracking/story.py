@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from plugins.contract import Finding, Study, Volume
 from store.dicom.uids import derive_uid
 from store.tracking.brought import Brought, Scene, Standing
-from store.tracking.lesion import PresentLesion
+from store.tracking.lesion import EarlierLesion, PresentLesion
 from store.tracking.link import UNCOMPARED, Kind, Link
 from store.tracking.matching import match
 from store.tracking.naming import Names
@@ -224,6 +225,10 @@ class Story:
         if not parents and finding.series_instance_uid in self._scene.incomplete:
             reason = f"{link.reason}; {UNCOMPARED}"
             link = replace(link, confidence=min(link.confidence, HARDLY_NEW), reason=reason)
+        elif not parents and not is_decided and (other := self._expected_elsewhere(finding)) is not None:
+            words = f"'{other.tracking_identifier}' is expected there on another series; {UNCOMPARED}"
+            sure = min(link.confidence, HARDLY_NEW)
+            link = replace(link, confidence=sure, reason=f"{link.reason}; {words}")
         if is_later:
             return link
         if link.kind is Kind.MERGED and len(parents) == 1:
@@ -234,6 +239,19 @@ class Story:
             reason = f"{words}; {link.reason.partition('; ')[2]}"
             link = replace(link, confidence=min(pin.confidence, sure), reason=reason)
         return link
+
+    def _expected_elsewhere(self, finding: Finding) -> EarlierLesion | None:
+        """Return the earlier lesion that was brought to another series of this space, to the place of a finding."""
+        volume = self._study.volume(finding.series_instance_uid)
+        frame, now = volume.frame_of_reference_uid, present(finding, volume)
+        for b in self._scene.lesions.values():
+            if frame is None or b.volume is None or b.volume is volume or b.standing is not Standing.EARLIER:
+                continue
+            reach_mm = (3 * max(now.volume_mm3, b.lesion.volume_mm3) / (4 * math.pi)) ** (1 / 3)
+            is_there = math.dist(now.centroid_mm, b.lesion.expected_mm) <= reach_mm
+            if is_there and b.volume.frame_of_reference_uid == frame:
+                return b.lesion
+        return None
 
     def _is_earlier(self, tracking_uid: str) -> bool:
         return self._scene.lesions[tracking_uid].standing is Standing.EARLIER
