@@ -1,4 +1,4 @@
-"""One lesion that two analyses, or an analysis and a person, drew at the same place of one study."""
+"""One lesion that was drawn twice at the same place of one study: by two analyses, a person, or on two series."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def same_place(one: Sighting, other: Sighting) -> bool:
 
 
 def twins(found: Sequence[Sighting]) -> list[tuple[str, str]]:
-    """Return pairs of lesions (the other, the one it is), of which different analyses drew both at one place.
+    """Return pairs of lesions (the other, the one it is) that were drawn at one place.
+
+    By different analyses, or by one of them on different series; what a person drew is compared with analyses alone.
 
     Two that were drawn at one study at different places are two, wherever else they meet, and so are those that a
     person relinked. A person's lesion is the one; else that of the earlier visit, or of the lower Tracking UID.
@@ -39,11 +41,13 @@ def twins(found: Sequence[Sighting]) -> list[tuple[str, str]]:
             studies[one.study_instance_uid][one.lesion].append(one)
     met: dict[frozenset[str], tuple[Sighting, Sighting]] = {}
     for there in studies.values():
-        by_plugin: defaultdict[str, list[Sighting]] = defaultdict(list)
+        by_source: defaultdict[tuple[str, str], list[Sighting]] = defaultdict(list)
         for one in (one for own in there.values() for one in own):
-            by_plugin[one.plugin].append(one)
-        for some, others in combinations(by_plugin.values(), 2):
+            by_source[one.plugin, one.series_instance_uid].append(one)
+        for some, others in combinations(by_source.values(), 2):
             for one, other in product(some, others):
+                if one.plugin == other.plugin and not (one.automatic and other.automatic):
+                    continue
                 if one.lesion != other.lesion and one.on_pet == other.on_pet and same_place(one, other):
                     met.setdefault(frozenset((one.lesion, other.lesion)), (one, other))
     order = {uid: number for number, uid in enumerate(dict.fromkeys(one.lesion for one in found))}
