@@ -84,7 +84,7 @@ def _body_mm(pet: Volume) -> NDArray[np.float64]:
     thinned = pet.array[::step, ::step, ::step]
     body = np.argwhere(thinned >= BODY_SUV)
     index = body if len(body) else np.argwhere(np.ones(thinned.shape, dtype=np.bool_))
-    return pet.to_mm(index * step)
+    return pet.to_mm(index * float(step))
 
 
 def _in_field(places_mm: NDArray[np.float64], pet: Volume) -> BoolArray:

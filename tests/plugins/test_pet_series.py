@@ -143,6 +143,6 @@ def test_pets_in_other_or_unknown_frames_of_reference_are_each_measured() -> Non
     assert len(told(replace(pet(1), geometry=geometry), replace(nowhere, geometry=geometry))[0]) == 2
 
 
-def test_a_pet_without_liver_takes_no_lesion_from_one_that_percist_can_measure() -> None:
+def test_percist_says_so_where_none_of_several_pets_has_a_liver() -> None:
     with pytest.raises(Absent, match="PERCIST threshold needs the liver"):
         told(pet(1), pet(2), plugin=PetLesion(threshold="percist"))
