@@ -26,6 +26,9 @@ IMPLAUSIBLE = 2
 """Times by which a half-life that is in other units than s differs at least."""
 FURTHEST_EAST = timedelta(hours=13)
 """Local time is at most so far ahead of UTC; beyond it a time of day is that of another day."""
+LONGEST_OF_A_DAY_S = 4 * 3600.0
+"""A longer half-life (Cu-64, Zr-89, I-124) is imaged on later days too: a time of day does not tell which."""
+SAME_S = 60
 TRACER = (
     "RadionuclideTotalDose",
     "RadionuclideHalfLife",
@@ -114,8 +117,9 @@ def injection_time(header: Dataset, scan: datetime, half_life_s: float, flags: l
     """Return when the tracer was given, before `scan`.
 
     The date and time are preferred, but for midnight where the time says otherwise: that is a day alone. Else it is
-    the time on the day of the scan, or of the day before when that would be after it. Refuses
-    (`suv-no-injection-time`, `suv-bad-injection-time`, `suv-injection-zone-unknown`).
+    the time on the day of the scan, or of the day before when that would be after it; not so of a tracer that is
+    imaged for days. Refuses (`suv-no-injection-time`, `suv-injection-day-unknown`, `suv-bad-injection-time`,
+    `suv-injection-zone-unknown`).
     """
     tracer = items(header, "RadiopharmaceuticalInformationSequence")[0]
     stated, zone = text(tracer, "RadiopharmaceuticalStartDateTime"), text(header, "TimezoneOffsetFromUTC")
@@ -125,6 +129,12 @@ def injection_time(header: Dataset, scan: datetime, half_life_s: float, flags: l
         clock -= timedelta(days=1)
     if full is None and clock is None:
         raise Refused("suv-no-injection-time", "no injection time is stated; values stay in activity")
+    if full is None and half_life_s > LONGEST_OF_A_DAY_S:
+        raise Refused(
+            "suv-injection-day-unknown",
+            f"a tracer with a half-life of {half_life_s / 3600:.3g} h is imaged for days, and only the time of day of "
+            "its injection is stated; add RadiopharmaceuticalStartDateTime (0018,1078)",
+        )
     offset = instant_offset(stated)
     if full is not None and offset is not None and utc_offset(zone) is None:
         full = _on_the_clock_of_the_scan(full, offset, clock, flags)
@@ -132,11 +142,11 @@ def injection_time(header: Dataset, scan: datetime, half_life_s: float, flags: l
         full = _not_at_midnight(full, stated, clock, flags)
     limit = timedelta(seconds=MAX_HALF_LIVES * half_life_s)
     if full is not None and timedelta(0) <= scan - full <= limit:
-        if clock is not None and abs((full - clock).total_seconds()) > 60:
+        if clock is not None and _apart_s(full, clock) > SAME_S:
             sentence = f"two injection times are stated; {full:%H:%M:%S} is used"
             flags.append(Flag(code="suv-injection-times-differ", sentence=sentence))
         return full
-    if clock is not None and scan - clock <= limit:
+    if clock is not None and half_life_s <= LONGEST_OF_A_DAY_S and scan - clock <= limit:
         if full is not None:
             sentence = "the date of the injection does not fit the scan; its time of day is used"
             flags.append(Flag(code="suv-injection-date-ignored", sentence=sentence))
@@ -144,13 +154,16 @@ def injection_time(header: Dataset, scan: datetime, half_life_s: float, flags: l
     raise Refused("suv-bad-injection-time", "the injection is after the scan or many half-lives before it")
 
 
+def _apart_s(one: datetime, other: datetime) -> float:
+    """Return how far apart two times are as times of day, s."""
+    half = timedelta(hours=12)
+    return abs((one - other + half) % timedelta(days=1) - half).total_seconds()
+
+
 def _not_at_midnight(full: datetime, stated: str, clock: datetime, flags: list[Flag]) -> datetime:
     """Return `full`, or where it is `stated` as midnight and the time of day of `clock` differs, that on its day."""
     written = instant(stated)
-    apart_s = abs(
-        (full - clock + timedelta(hours=12)) % timedelta(days=1) - timedelta(hours=12)
-    ).total_seconds()
-    if written is None or written.time() != time.min or apart_s <= 60:
+    if written is None or written.time() != time.min or _apart_s(full, clock) <= SAME_S:
         return full
     sentence = (
         f"the injection is stated at midnight, as a day alone is; {clock:%H:%M:%S} of RadiopharmaceuticalStartTime is "
@@ -179,7 +192,7 @@ def _on_the_clock_of_the_scan(
             "TimezoneOffsetFromUTC or RadiopharmaceuticalStartTime",
         )
     found = clock + timedelta(days=math.floor((full - offset + FURTHEST_EAST - clock) / timedelta(days=1)))
-    if abs((found - full).total_seconds()) > 60:
+    if abs((found - full).total_seconds()) > SAME_S:
         sentence = (
             f"the injection is stated with an offset from UTC, the scan without; {found:%H:%M:%S} of "
             "RadiopharmaceuticalStartTime is used"

@@ -96,6 +96,34 @@ def test_an_injection_date_after_the_scan_is_ignored_with_a_flag() -> None:
     assert flags(shifted) == ["suv-injection-date-ignored"]
 
 
+@pytest.mark.parametrize("half_life_h", [12.7, 14.74, 78.41, 100.22])
+def test_a_tracer_that_is_imaged_for_days_needs_the_day_of_its_injection(half_life_h: float) -> None:
+    days = {"RadionuclideHalfLife": f"{half_life_h * 3600:g}", "RadiopharmaceuticalStartDateTime": ""}
+    with pytest.raises(Refused, match=r"suv-injection-day-unknown.*RadiopharmaceuticalStartDateTime"):
+        suv_scale([header(days)])
+    assert "uptake_minutes" not in comparable([header(days)])
+
+
+def test_a_stated_date_that_does_not_fit_is_no_day_for_a_tracer_that_is_imaged_for_days() -> None:
+    after = {"RadionuclideHalfLife": "282240", "RadiopharmaceuticalStartDateTime": "20250102100000"}
+    with pytest.raises(Refused, match="suv-bad-injection-time"):
+        suv_scale([header(after)])
+
+
+@pytest.mark.parametrize("half_life_h", [1.83, 1.13, 0.34, 0.87, 3.97])
+def test_a_time_of_day_tells_the_injection_of_a_tracer_that_is_imaged_on_its_day(half_life_h: float) -> None:
+    scale = suv_scale([header({"RadionuclideHalfLife": f"{half_life_h * 3600:g}"})])
+    assert (scale.provenance["injected_at"], scale.flags) == ("2025-01-01T10:00:00", ())
+
+
+def test_a_date_and_a_time_of_an_injection_days_before_are_one_when_they_tell_one_time_of_day() -> None:
+    long = {"RadionuclideHalfLife": "282240", "RadiopharmaceuticalStartDateTime": "20241227100000"}
+    scale = suv_scale([header(long)])
+    decayed = DOSE * math.exp(-math.log(2) / 282240 * (5 * 86400 + 3600))
+    assert scale.factors[0] == pytest.approx(70000 / decayed, rel=1e-12)
+    assert scale.flags == ()
+
+
 def test_ges_scan_time_is_used_when_the_series_time_is_after_the_acquisition() -> None:
     late = header(SeriesTime="120000")
     block = late.private_block(0x0009, "GEMS_PETD_01", create=True)
