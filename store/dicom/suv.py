@@ -208,7 +208,8 @@ def _per_activity(
     if correction == "NONE":
         return [grams * f for f in _undecayed(headers, times, injected, notes, flags)]
     reference, rule = _reference(headers, times, injected)
-    start = injection_time(headers[0], reference, injected.half_life_s, flags)
+    begin = min((t for t in times if t is not None), default=None)
+    start = injection_time(headers[0], reference, injected.half_life_s, flags, begin=begin)
     elapsed = (reference - start).total_seconds()
     notes |= {"injected_at": start.isoformat(), "corrected_to": reference.isoformat(), "reference_rule": rule}
     notes["seconds_after_injection"] = elapsed

@@ -28,7 +28,9 @@ FURTHEST_EAST = timedelta(hours=13)
 """Local time is at most so far ahead of UTC; beyond it a time of day is that of another day."""
 LONGEST_OF_A_DAY_S = 4 * 3600.0
 """A longer half-life (Cu-64, Zr-89, I-124) is imaged on later days too: a time of day does not tell which."""
-SAME_S = 60
+SAME = timedelta(minutes=1)
+SHORTLY = timedelta(hours=3)
+"""By which a series may have been begun, and its decay corrected to, before the injection."""
 TRACER = (
     "RadionuclideTotalDose",
     "RadionuclideHalfLife",
@@ -113,20 +115,49 @@ def _known_half_life(tracer: Dataset) -> float | None:
     return None
 
 
-def injection_time(header: Dataset, scan: datetime, half_life_s: float, flags: list[Flag]) -> datetime:
-    """Return when the tracer was given, before `scan`.
+def injection_time(
+    header: Dataset,
+    reference: datetime,
+    half_life_s: float,
+    flags: list[Flag],
+    *,
+    begin: datetime | None = None,
+) -> datetime:
+    """Return when the tracer was given, before the acquisition began (`begin`) and about the `reference` of decay.
 
     The date and time are preferred, but for midnight where the time says otherwise: that is a day alone. Else it is
-    the time on the day of the scan, or of the day before when that would be after it; not so of a tracer that is
-    imaged for days. Refuses (`suv-no-injection-time`, `suv-injection-day-unknown`, `suv-bad-injection-time`,
-    `suv-injection-zone-unknown`).
+    the time on the day of the reference, or of the day before when that would be after the scan; not so of a tracer
+    that is imaged for days, nor beside a date with another time. Refuses (`suv-no-injection-time`,
+    `suv-injection-day-unknown`, `suv-bad-injection-time`, `suv-injection-zone-unknown`).
     """
     tracer = items(header, "RadiopharmaceuticalInformationSequence")[0]
+    scan, longest = max(reference, begin or reference), timedelta(seconds=MAX_HALF_LIVES * half_life_s)
     stated, zone = text(tracer, "RadiopharmaceuticalStartDateTime"), text(header, "TimezoneOffsetFromUTC")
     full = instant(stated, zone)
-    clock = moment(scan.date(), text(tracer, "RadiopharmaceuticalStartTime"))
+    clock = moment(reference.date(), text(tracer, "RadiopharmaceuticalStartTime"))
     if clock is not None and clock > scan:
         clock -= timedelta(days=1)
+    _require_day(full, clock, half_life_s)
+    offset = instant_offset(stated)
+    if full is not None and offset is not None and utc_offset(zone) is None:
+        full = _on_the_clock_of_the_scan(full, offset, clock, flags)
+    elif full is not None and clock is not None:
+        full = _not_at_midnight(full, stated, clock, flags)
+    found = full
+    if full is None or not _fits(full, reference, scan, longest):
+        is_known = half_life_s <= LONGEST_OF_A_DAY_S and (full is None or _is_same_time(full, clock))
+        found = clock if is_known else None
+    if found is None or not _fits(found, reference, scan, longest):
+        raise Refused(
+            "suv-bad-injection-time",
+            "the injection is after the scan, many half-lives before it or hours after what its decay is corrected to",
+        )
+    _tell_injection(found, full, clock, reference, flags)
+    return found
+
+
+def _require_day(full: datetime | None, clock: datetime | None, half_life_s: float) -> None:
+    """Refuse an injection that is not stated, or by its time of day alone where that may be of any day."""
     if full is None and clock is None:
         raise Refused("suv-no-injection-time", "no injection time is stated; values stay in activity")
     if full is None and half_life_s > LONGEST_OF_A_DAY_S:
@@ -135,35 +166,40 @@ def injection_time(header: Dataset, scan: datetime, half_life_s: float, flags: l
             f"a tracer with a half-life of {half_life_s / 3600:.3g} h is imaged for days, and only the time of day of "
             "its injection is stated; add RadiopharmaceuticalStartDateTime (0018,1078)",
         )
-    offset = instant_offset(stated)
-    if full is not None and offset is not None and utc_offset(zone) is None:
-        full = _on_the_clock_of_the_scan(full, offset, clock, flags)
-    elif full is not None and clock is not None:
-        full = _not_at_midnight(full, stated, clock, flags)
-    limit = timedelta(seconds=MAX_HALF_LIVES * half_life_s)
-    if full is not None and timedelta(0) <= scan - full <= limit:
-        if clock is not None and _apart_s(full, clock) > SAME_S:
-            sentence = f"two injection times are stated; {full:%H:%M:%S} is used"
-            flags.append(Flag(code="suv-injection-times-differ", sentence=sentence))
-        return full
-    if clock is not None and half_life_s <= LONGEST_OF_A_DAY_S and scan - clock <= limit:
-        if full is not None:
-            sentence = "the date of the injection does not fit the scan; its time of day is used"
-            flags.append(Flag(code="suv-injection-date-ignored", sentence=sentence))
-        return clock
-    raise Refused("suv-bad-injection-time", "the injection is after the scan or many half-lives before it")
 
 
-def _apart_s(one: datetime, other: datetime) -> float:
-    """Return how far apart two times are as times of day, s."""
+def _fits(injected: datetime, reference: datetime, scan: datetime, longest: timedelta) -> bool:
+    return injected <= scan and -SHORTLY <= reference - injected <= longest
+
+
+def _tell_injection(
+    found: datetime, full: datetime | None, clock: datetime | None, reference: datetime, flags: list[Flag]
+) -> None:
+    """Tell that the two times that are stated differ, and that the injection is after the reference of decay."""
+    if full is not None and found != full:
+        sentence = "the date of the injection does not fit the scan; its time of day is used"
+        flags.append(Flag(code="suv-injection-date-ignored", sentence=sentence))
+    elif clock is not None and not _is_same_time(found, clock):
+        sentence = f"two injection times are stated; {found:%H:%M:%S} is used"
+        flags.append(Flag(code="suv-injection-times-differ", sentence=sentence))
+    if found > reference:
+        sentence = (
+            f"the injection at {found:%H:%M:%S} is after {reference:%H:%M:%S}, to which the values are corrected for "
+            "decay; the dose is brought back to that time"
+        )
+        flags.append(Flag(code="suv-injection-after-reference", sentence=sentence))
+
+
+def _is_same_time(one: datetime, other: datetime | None) -> bool:
+    """Return whether two times tell the same time of day."""
     half = timedelta(hours=12)
-    return abs((one - other + half) % timedelta(days=1) - half).total_seconds()
+    return other is not None and abs((one - other + half) % timedelta(days=1) - half) <= SAME
 
 
 def _not_at_midnight(full: datetime, stated: str, clock: datetime, flags: list[Flag]) -> datetime:
     """Return `full`, or where it is `stated` as midnight and the time of day of `clock` differs, that on its day."""
     written = instant(stated)
-    if written is None or written.time() != time.min or _apart_s(full, clock) <= SAME_S:
+    if written is None or written.time() != time.min or _is_same_time(full, clock):
         return full
     sentence = (
         f"the injection is stated at midnight, as a day alone is; {clock:%H:%M:%S} of RadiopharmaceuticalStartTime is "
@@ -192,7 +228,7 @@ def _on_the_clock_of_the_scan(
             "TimezoneOffsetFromUTC or RadiopharmaceuticalStartTime",
         )
     found = clock + timedelta(days=math.floor((full - offset + FURTHEST_EAST - clock) / timedelta(days=1)))
-    if abs((found - full).total_seconds()) > SAME_S:
+    if abs(found - full) > SAME:
         sentence = (
             f"the injection is stated with an offset from UTC, the scan without; {found:%H:%M:%S} of "
             "RadiopharmaceuticalStartTime is used"

@@ -124,6 +124,53 @@ def test_a_date_and_a_time_of_an_injection_days_before_are_one_when_they_tell_on
     assert scale.flags == ()
 
 
+TEN_PAST = {"RadiopharmaceuticalStartTime": "101000", "RadiopharmaceuticalStartDateTime": "20250101101000"}
+
+
+@pytest.mark.parametrize(
+    ("half_life_s", "told"),
+    [
+        (45720.0, TEN_PAST),
+        (6586.2, TEN_PAST),
+        (6586.2, TEN_PAST | {"RadiopharmaceuticalStartDateTime": None}),
+        (12000.0, TEN_PAST | {"RadiopharmaceuticalStartDateTime": None}),
+    ],
+)
+def test_an_injection_between_the_reference_and_the_acquisition_is_of_that_day(
+    half_life_s: float, told: dict[str, Any]
+) -> None:
+    early = header(told | {"RadionuclideHalfLife": str(half_life_s)}, SeriesTime="100000")
+    scale = suv_scale([early])
+    brought_back = DOSE * math.exp(math.log(2) / half_life_s * 600)
+    assert scale.factors[0] == pytest.approx(70000 / brought_back, rel=1e-12)
+    assert scale.provenance["seconds_after_injection"] == -600
+    assert [flag.code for flag in scale.flags] == ["suv-injection-after-reference"]
+    assert "10:10:00 is after 10:00:00" in scale.flags[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("tracer", "scan"),
+    [
+        (TEN_PAST, {"SeriesTime": "070000"}),
+        (TEN_PAST | {"RadionuclideHalfLife": "45720"}, {"SeriesTime": "100000", "AcquisitionTime": "100500"}),
+        (TEN_PAST | {"RadiopharmaceuticalStartDateTime": "20250102093000"}, {}),
+    ],
+    ids=["hours after the reference", "after the acquisition", "at another time of another day"],
+)
+def test_an_injection_that_no_rule_places_is_refused_and_not_put_on_the_day_before(
+    tracer: dict[str, Any], scan: dict[str, Any]
+) -> None:
+    with pytest.raises(Refused, match="suv-bad-injection-time"):
+        suv_scale([header(tracer, **scan)])
+
+
+def test_an_injection_before_midnight_with_the_date_of_the_scan_after_it_is_on_the_day_before() -> None:
+    late = {"RadiopharmaceuticalStartTime": "233000", "RadiopharmaceuticalStartDateTime": "20250101233000"}
+    scan = header(late, SeriesTime="003000", AcquisitionTime="003000")
+    assert factor(scan) == pytest.approx(AN_HOUR, rel=1e-12)
+    assert flags(scan) == ["suv-injection-date-ignored"]
+
+
 def test_ges_scan_time_is_used_when_the_series_time_is_after_the_acquisition() -> None:
     late = header(SeriesTime="120000")
     block = late.private_block(0x0009, "GEMS_PETD_01", create=True)
