@@ -36,6 +36,10 @@ def test_a_small_and_a_large_dose_that_people_inject_is_taken(stated: str, dose_
     assert suv_scale([header({"RadionuclideTotalDose": stated})]).provenance["dose_bq"] == dose_bq
 
 
+JUST = {"RadiopharmaceuticalStartTime": "105900", "RadiopharmaceuticalStartDateTime": "20250101105900"}
+"""An injection a minute before the scan, as of the shortest-lived tracers."""
+
+
 @pytest.mark.parametrize(
     ("code", "meaning", "half_life"),
     [
@@ -48,6 +52,15 @@ def test_a_small_and_a_large_dose_that_people_inject_is_taken(stated: str, dose_
         ("1", "Ga-68", 4057.0),
         ("1", "^11^Carbon", 1223.0),
         ("1", "N-13", 598.0),
+        ("C-B1038", "", 122.24),
+        ("1", "^82^Rubidium", 76.38),
+        ("C-127A2", "^64^Copper", 45720.0),
+        ("3932008", "^64^Copper", 45720.0),
+        ("1", "Copper Cu 64", 45720.0),
+        ("10738001", "^86^Yttrium", 53064.0),
+        ("C-168A4", "^89^Zirconium", 282276.0),
+        ("1", "Zr-89", 282276.0),
+        ("40937006", "^124^Iodine", 360806.4),
     ],
 )
 def test_the_half_life_comes_from_the_nuclide_when_it_is_not_stated(
@@ -55,7 +68,7 @@ def test_the_half_life_comes_from_the_nuclide_when_it_is_not_stated(
 ) -> None:
     coded = Dataset()
     coded.CodeValue, coded.CodeMeaning = code, meaning
-    scale = suv_scale([header({"RadionuclideHalfLife": None, "RadionuclideCodeSequence": [coded]})])
+    scale = suv_scale([header(JUST | {"RadionuclideHalfLife": None, "RadionuclideCodeSequence": [coded]})])
     assert scale.provenance["half_life_s"] == half_life
 
 
@@ -63,6 +76,23 @@ def test_a_half_life_that_is_not_the_nuclides_is_flagged() -> None:
     coded = Dataset()
     coded.CodeValue, coded.CodeMeaning = "C-131A3", "^68^Gallium"
     assert flags(header({"RadionuclideCodeSequence": [coded]})) == ["suv-half-life-differs"]
+
+
+@pytest.mark.parametrize("half_life_h", ["78.4", "78.42", "78.36"])
+def test_a_half_life_as_another_table_has_it_is_not_doubted(half_life_h: str) -> None:
+    coded = Dataset()
+    coded.CodeValue, coded.CodeMeaning = "C-168A4", "^89^Zirconium"
+    half_life = str(float(half_life_h) * 3600)
+    tracer = JUST | {"RadionuclideHalfLife": half_life, "RadionuclideCodeSequence": [coded]}
+    assert flags(header(tracer)) == []
+
+
+@pytest.mark.parametrize("meaning", ["^89^Zirconium", "^64^Copper", "^124^Iodine", "^15^Oxygen"])
+def test_the_half_life_of_fluorine_is_refused_for_another_nuclide(meaning: str) -> None:
+    coded = Dataset()
+    coded.CodeValue, coded.CodeMeaning = "1", meaning
+    with pytest.raises(Refused, match=r"suv-bad-half-life.*RadionuclideHalfLife 6586\.2"):
+        suv_scale([header({"RadionuclideCodeSequence": [coded]})])
 
 
 @pytest.mark.parametrize("stated", ["109.77", "6586200"], ids=["minutes", "milliseconds"])
