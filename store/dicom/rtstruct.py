@@ -1,7 +1,7 @@
 """RTSTRUCT contours to masks, on the series they were drawn on, by position.
 
-A voxel belongs to a region when its centre lies inside the contour; contours of one slice combine by the even-odd
-rule (PS3.3 C.8.8.6.3: inner contours are holes). References by UID choose the series; where none resolves, the frame
+A voxel belongs to a region when its centre lies inside the contour; contours of one slice combine as
+`slice_contours` says, inner ones as holes. References by UID choose the series; where none resolves, the frame
 of reference and the fit of the planes do.
 """
 
@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from plugins.contract import BoolArray, Drawn, Flag, Mask, Volume
+from plugins.contract import Drawn, Flag, Mask, Volume
 from plugins.errors import Refused
 from store.dicom.files import File
 from store.dicom.regions import frame_doubts, mask_of_box, slice_distances, slice_normal
+from store.dicom.slice_contours import enclosed
 from store.dicom.values import code, integer, items, text, texts
 
 SAME_PLANE_FRACTION = 0.1
@@ -282,29 +283,22 @@ def _fill(chosen: Mapping[int, Sequence[FloatArray]], volume: Volume, flags: lis
         raise Refused("empty-region", "it lies outside the image")
     first, last = min(chosen), max(chosen)
     box = np.zeros((last - first + 1, high[0] - low[0], high[1] - low[1]), dtype=np.bool_)
+    doubled = crossing = 0
     for k, polygons in chosen.items():
-        box[k - first] = inside([p - low for p in polygons], box.shape[1:])
+        found = enclosed([p - low for p in polygons], box.shape[1:])
+        box[k - first] = found.pixels
+        doubled, crossing = doubled + found.are_doubled, crossing + found.do_cross
+    _tell_overlaps(doubled, crossing, flags)
     if not box.any():
         raise Refused("empty-region", "it encloses no voxel centre; it is smaller than a voxel")
     return mask_of_box(volume, (first, int(low[0]), int(low[1])), box)
 
 
-def inside(polygons: Sequence[FloatArray], shape: tuple[int, ...]) -> BoolArray:
-    """Return which pixel centres lie inside polygons `(n, 2)` of (row, column), by the even-odd rule over all.
-
-    Each edge toggles, in every row whose centre it crosses, all pixels right of the crossing.
-    """
-    rows, columns = shape
-    starts = np.concatenate(polygons)
-    ends = np.concatenate([np.roll(p, -1, axis=0) for p in polygons])
-    low = np.ceil(np.minimum(starts[:, 0], ends[:, 0])).astype(np.int64).clip(0, rows)
-    high = np.ceil(np.maximum(starts[:, 0], ends[:, 0])).astype(np.int64).clip(0, rows)
-    counts = high - low
-    edge = np.repeat(np.arange(len(starts)), counts)
-    row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + low[edge]
-    slope = (ends[edge, 1] - starts[edge, 1]) / (ends[edge, 0] - starts[edge, 0])
-    crossing = starts[edge, 1] + (row - starts[edge, 0]) * slope
-    column = np.ceil(crossing).astype(np.int64).clip(0, columns)
-    toggles = np.bincount(row * (columns + 1) + column, minlength=rows * (columns + 1))
-    parity = np.cumsum(toggles.reshape(rows, columns + 1), axis=1) % 2 == 1
-    return np.asarray(parity[:, :columns], dtype=np.bool_)
+def _tell_overlaps(doubled: int, crossing: int, flags: list[Flag]) -> None:
+    """Tell on how many slices a contour stands twice, and on how many contours cross."""
+    if doubled:
+        sentence = f"on {doubled} of its slices a contour stands more than once; it counts once"
+        flags.append(Flag(code="contours-doubled", sentence=sentence))
+    if crossing:
+        sentence = f"on {crossing} of its slices contours overlap and neither holds the other; both count"
+        flags.append(Flag(code="contours-cross", sentence=sentence))

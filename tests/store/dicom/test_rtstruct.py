@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 
 from plugins.contract import Study
-from store.dicom.rtstruct import inside
 from store.dicom.series import read_study
+from store.dicom.slice_contours import inside
 
 BLANK = np.zeros((6, 30, 40))
 SQUARE = [(9.5, 4.5), (9.5, 14.5), (19.5, 14.5), (19.5, 4.5)]  # rows 10..19, columns 5..14: 100 pixels
@@ -295,3 +295,97 @@ def test_points_beside_closed_contours_are_left_out_with_a_flag(tmp_path: Path) 
     (drawn,) = read(tmp_path).drawn
     assert drawn.mask.count == 100
     assert "points-left-out" in [f.code for f in drawn.flags]
+
+
+def drawn_of(folder: Path, *contours: tuple[str, Any, Any]) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """The pixels of slices 2 and 3, and what is doubted, of contours on a blank series."""
+    make_series(folder / "ct", BLANK)
+    structure_set(folder / "rt", {"GTV": contours})
+    study = read(folder)
+    assert study.refused == ()
+    (drawn,) = study.drawn
+    return drawn.mask.full()[2:4], [
+        (f.code, f.sentence) for f in drawn.flags if f.code != "contour-series-by-position"
+    ]
+
+
+def moved(points: list[tuple[float, float]], row: float, column: float) -> list[tuple[float, float]]:
+    return [(r + row, c + column) for r, c in points]
+
+
+DISC = [
+    (14.7 + 6.3 * np.sin(angle), 17.2 + 8.1 * np.cos(angle))
+    for angle in np.linspace(0, 2 * np.pi, 90, endpoint=False)
+]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [DISC, DISC[::-1], DISC[40:] + DISC[:40], DISC[::2], moved(DISC, 0, 0.01), moved(DISC, -0.05, 0.03)],
+    ids=["the same", "the other way round", "from another point", "coarser", "0.01 mm off", "rounded"],
+)
+def test_a_contour_that_stands_twice_counts_once(again: list[tuple[float, float]], tmp_path: Path) -> None:
+    once, _ = drawn_of(tmp_path / "once", closed(DISC, 2), closed(DISC, 3))
+    twice, told = drawn_of(tmp_path / "twice", closed(DISC, 2), closed(DISC, 3), closed(again, 3))
+    assert once[1].sum() > 150
+    np.testing.assert_array_equal(twice, once)
+    assert told == [
+        ("contours-doubled", "on 1 of its slices a contour stands more than once; it counts once")
+    ]
+
+
+def test_a_region_whose_contours_all_stand_twice_or_thrice_is_no_empty_one(tmp_path: Path) -> None:
+    found, told = drawn_of(tmp_path, *[closed(SQUARE, k) for k in (2, 2, 3, 3, 3)])
+    assert found.sum() == 200
+    assert told == [
+        ("contours-doubled", "on 2 of its slices a contour stands more than once; it counts once")
+    ]
+
+
+@pytest.mark.parametrize(("row", "column", "pixels"), [(0, 5, 150), (5, 5, 175), (1, 0, 110), (9, 9, 199)])
+def test_contours_that_cross_are_taken_together(row: int, column: int, pixels: int, tmp_path: Path) -> None:
+    found, told = drawn_of(tmp_path, closed(SQUARE, 2), closed(moved(SQUARE, row, column), 2))
+    assert found[0].sum() == pixels
+    assert found[0, 10:20, 5:15].all()
+    sentence = "on 1 of its slices contours overlap and neither holds the other; both count"
+    assert told == [("contours-cross", sentence)]
+
+
+def test_a_hole_and_what_is_in_it_stay_beside_contours_that_cross(tmp_path: Path) -> None:
+    hole = [(11.5, 6.5), (11.5, 12.5), (17.5, 12.5), (17.5, 6.5)]
+    island = [(13.5, 8.5), (13.5, 10.5), (15.5, 10.5), (15.5, 8.5)]
+    beside = moved(SQUARE, 0, 8)
+    found, told = drawn_of(tmp_path, *[closed(points, 2) for points in (hole, SQUARE, island, beside)])
+    truth = np.zeros((30, 40), dtype=bool)
+    truth[10:20, 5:15] = True
+    truth[12:18, 7:13] = False
+    truth[14:16, 9:11] = True
+    truth[10:20, 13:23] = True
+    np.testing.assert_array_equal(found[0], truth)
+    assert [code for code, _ in told] == ["contours-cross"]
+
+
+@pytest.mark.parametrize(
+    "hole",
+    [
+        [(10.5, 5.5), (10.5, 13.5), (18.5, 13.5), (18.5, 5.5)],
+        [(9.5, 6.5), (9.5, 8.5), (13.5, 8.5), (13.5, 6.5)],
+        [(8.9, 6.5), (8.9, 12.5), (18.5, 12.5), (18.5, 6.5)],
+    ],
+    ids=["a wall of one pixel", "at the border", "rounded beyond the border"],
+)
+def test_a_hole_stays_a_hole_however_near_the_border_it_is(
+    hole: list[tuple[float, float]], tmp_path: Path
+) -> None:
+    found, told = drawn_of(tmp_path, closed(SQUARE, 2), closed(hole, 2))
+    np.testing.assert_array_equal(found[0], inside([np.array(SQUARE), np.array(hole)], (30, 40)))
+    assert found[0].sum() < 100
+    assert told == []
+
+
+def test_a_hole_by_a_path_through_the_wall_is_one(tmp_path: Path) -> None:
+    hole = [(13.5, 6.5), (13.5, 8.5), (11.5, 8.5), (11.5, 6.5)]
+    keyhole = [*SQUARE, SQUARE[0], hole[-1], *hole]
+    found, told = drawn_of(tmp_path, closed(keyhole, 2))
+    assert (found[0].sum(), told) == (96, [])
+    assert not found[0, 12:14, 7:9].any()
