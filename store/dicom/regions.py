@@ -26,6 +26,21 @@ class Block:
     """Which pixels belong to the region, `(r, c)`."""
 
 
+def overlap(one: Block, other: Block) -> bool:
+    """Return whether two rectangles, on whatever slices, have pixels of a region at the same rows and columns."""
+    low = np.maximum(one.origin, other.origin)
+    high = np.minimum(
+        np.add(one.origin, one.pixels.shape),
+        np.add(other.origin, other.pixels.shape),
+    )
+    if (high <= low).any():
+        return False
+    (r1, c1), (r2, c2) = low - one.origin, low - other.origin
+    rows, columns = high - low
+    both = one.pixels[r1 : r1 + rows, c1 : c1 + columns] & other.pixels[r2 : r2 + rows, c2 : c2 + columns]
+    return bool(both.any())
+
+
 def slice_normal(volume: Volume) -> FloatArray:
     """Return the unit vector along growing K, LPS."""
     step = volume.geometry.affine[:3, 0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -18,7 +19,14 @@ from plugins.errors import Refused
 from store.dicom.decode import Stored, open_frames, pixel_format
 from store.dicom.files import File
 from store.dicom.geometry import Plane, axes, require_complete
-from store.dicom.regions import Block, frame_doubts, mask_of_blocks, slice_distances, slice_normal
+from store.dicom.regions import (
+    Block,
+    frame_doubts,
+    mask_of_blocks,
+    overlap,
+    slice_distances,
+    slice_normal,
+)
 from store.dicom.values import code, integer, items, numbers, text
 
 ON_GRID = 0.25
@@ -332,16 +340,26 @@ def _collect(
 
 
 def _gaps(pieces: Sequence[Block]) -> list[Flag]:
-    """Return the doubt that a segment is on slices of which no two follow one another."""
-    steps = np.diff(sorted({piece.k for piece in pieces if piece.k is not None}))
-    if not steps.size or steps.min() == 1:
+    """Return the doubt that slices are left out: no two follow one another, or one is empty amid a region."""
+    ks = sorted({piece.k for piece in pieces if piece.k is not None})
+    steps = np.diff(ks)
+    if steps.size and steps.min() > 1:
+        if (steps == steps[0]).all():
+            said = f"only one slice in {steps[0]} has pixels of it"
+        else:
+            said = "no two neighbouring slices have pixels of it"
+    elif count := sum(_goes_on(pieces, int(ks[i]), int(ks[i + 1])) for i in np.flatnonzero(steps == 2)):
+        slices, have = ("slice", "has") if count == 1 else ("slices", "have")
+        said = f"{count} {slices} between two that have pixels of it at the same place {have} none"
+    else:
         return []
-    each = (
-        f"only one slice in {steps[0]} has"
-        if (steps == steps[0]).all()
-        else "no two neighbouring slices have"
-    )
-    return [Flag(code="seg-gaps", sentence=f"{each} pixels of it; nothing was filled in between")]
+    return [Flag(code="seg-gaps", sentence=f"{said}; nothing was filled in between")]
+
+
+def _goes_on(pieces: Sequence[Block], first: int, last: int) -> bool:
+    """Return whether a segment has on two slices pixels at the same place."""
+    ends = ([piece for piece in pieces if piece.k == k] for k in (first, last))
+    return any(overlap(one, other) for one, other in product(*ends))
 
 
 def _drawn(

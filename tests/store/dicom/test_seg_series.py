@@ -77,6 +77,46 @@ def test_a_segment_on_every_second_slice_of_its_series_says_so(images: Path) -> 
     ]
 
 
+LEFT, RIGHT = np.zeros(SHAPE[1:], dtype=bool), np.zeros(SHAPE[1:], dtype=bool)
+LEFT[2:8, 1:5], RIGHT[2:8, 6:10] = True, True
+
+
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [
+        (
+            {0: LEFT, 1: LEFT, 3: LEFT, 4: LEFT},
+            ["1 slice between two that have pixels of it at the same place has none"],
+        ),
+        (
+            {0: LEFT, 1: LEFT, 3: LEFT, 5: LEFT},
+            ["2 slices between two that have pixels of it at the same place have none"],
+        ),
+        (
+            {0: LEFT, 1: LEFT, 3: LEFT | RIGHT, 5: RIGHT},
+            ["2 slices between two that have pixels of it at the same place have none"],
+        ),
+        ({0: LEFT, 1: LEFT, 3: RIGHT, 4: RIGHT}, []),
+        ({0: LEFT, 1: LEFT, 4: LEFT, 5: LEFT}, []),
+        ({0: LEFT, 1: LEFT, 2: RIGHT}, []),
+        (
+            {0: LEFT, 1: LEFT, 2: ~LEFT & LEFT, 3: LEFT},
+            ["1 slice between two that have pixels of it at the same place has none"],
+        ),
+    ],
+    ids=["one", "two", "in two parts", "two lesions", "two slices", "none", "an empty frame"],
+)
+def test_an_empty_slice_amid_a_segment_is_told_where_the_slices_beside_it_overlap(
+    images: Path, frames: dict[int, np.ndarray], says: list[str]
+) -> None:
+    make_seg(images / "seg", [(k, 1, pixels) for k, pixels in frames.items()])
+    (drawn,) = read(images).drawn
+    assert drawn.mask.count == sum(pixels.sum() for pixels in frames.values())
+    assert [(f.code, f.sentence) for f in drawn.flags] == [
+        ("seg-gaps", f"{said}; nothing was filled in between") for said in says
+    ]
+
+
 def test_a_seg_in_another_frame_of_reference_than_its_images_says_so(images: Path) -> None:
     make_seg(images / "seg", [(k, 1, truth()[k]) for k in range(6)], FrameOfReferenceUID="1.2.3.4")
     (drawn,) = read(images).drawn
