@@ -16,6 +16,10 @@ from xml.sax.saxutils import quoteattr
 
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 ADDRESS = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
+LONGEST_TEXT = 500
+"""Characters of a text that a message repeats: peers choose most of them, and a datagram holds 65,507 bytes."""
+MOST_CLASSES = 20
+"""SOP Classes that a message names of one study."""
 Outcome = Literal["0", "4", "8", "12"]
 SUCCESS: Outcome = "0"
 MINOR_FAILURE: Outcome = "4"
@@ -120,7 +124,7 @@ class Subject:
     details: tuple[tuple[str, str], ...] = ()
     """Further pairs of type and value."""
     sop_classes: tuple[tuple[str, int], ...] = ()
-    """SOP Class UID and number of instances, of a study."""
+    """SOP Class UID and number of instances, of a study; told are the 20 most frequent and the count of all others."""
 
     def xml(self) -> str:
         """Return the element."""
@@ -135,12 +139,12 @@ class Subject:
         else:
             inner += f"<ParticipantObjectQuery>{_base64(self.query)}</ParticipantObjectQuery>"
         for kind, value in self.details:
-            pair = {"type": kind, "value": _base64(value.encode("utf-8", "surrogatepass"))}
-            inner += _element("ParticipantObjectDetail", pair, "", keep=tuple(pair))
+            said = _base64(_short(value).encode("utf-8", "surrogatepass"))
+            inner += f'<ParticipantObjectDetail type={_quoted(kind)} value="{said}"/>'
         if self.sop_classes:
             classes = (
                 _element("SOPClass", {"UID": uid, "NumberOfInstances": str(count)}, "")
-                for uid, count in self.sop_classes
+                for uid, count in _most_frequent(self.sop_classes)
             )
             inner += f"<ParticipantObjectDescription>{''.join(classes)}</ParticipantObjectDescription>"
         return _element("ParticipantObjectIdentification", attributes, inner, keep=("ParticipantObjectID",))
@@ -189,6 +193,15 @@ class AuditMessage:
         return "<AuditMessage>" + "".join(parts) + "</AuditMessage>"
 
 
+def _most_frequent(classes: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """Return the classes that a message names, and the instances of all others under no UID."""
+    if len(classes) <= MOST_CLASSES:
+        return classes
+    ranked = sorted(classes, key=lambda one: -one[1])
+    others = sum(count for _, count in ranked[MOST_CLASSES:])
+    return (*sorted(ranked[:MOST_CLASSES]), ("", others))
+
+
 def _all(items: Iterable[Participant | Subject]) -> Iterable[str]:
     return (item.xml() for item in items)
 
@@ -213,7 +226,11 @@ def _text(value: str) -> str:
 
 def _clean(value: str) -> str:
     """Return text without what XML cannot hold: a peer chooses AE titles and UIDs."""
-    return FORBIDDEN.sub("\ufffd", value)
+    return FORBIDDEN.sub("\ufffd", _short(value))
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= LONGEST_TEXT else f"{value[: LONGEST_TEXT - 1]}…"
 
 
 def _base64(value: bytes) -> str:

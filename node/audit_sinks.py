@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import socket
 import ssl
@@ -13,8 +15,11 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from node.logs import line
 from plugins.errors import Refused
 from store.audit_tables import AuditRecord
+
+log = logging.getLogger(__name__)
 
 SECONDS = 10.0
 REFUSAL_SECONDS = 0.2
@@ -93,18 +98,21 @@ class SyslogSink:
         self.name = f"syslog {self.scheme}://{self._host}:{self._port}"
         self._tls = tls
         self._socket: socket.socket | None = None
+        self._too_long_pk = 0
 
     def send(self, records: Sequence[AuditRecord]) -> None:
-        """Send them; a connection that broke since is made anew, once. By UDP a failure is raised at once."""
-        frames = [syslog_frame(record.at, record.message) for record in records]
+        """Send them; a connection that broke since is made anew, once. By UDP a failure is raised at once.
+
+        What no datagram holds is told in the log and not sent: what comes after it is.
+        """
         try:
-            self._send(frames)
+            self._send(records)
         except OSError:
             is_unreached = self._socket is None
             self.close()
             if is_unreached or self.scheme == "udp":
                 raise
-            self._send(frames)
+            self._send(records)
 
     def close(self) -> None:
         """Close the connection."""
@@ -112,16 +120,28 @@ class SyslogSink:
             self._socket.close()
             self._socket = None
 
-    def _send(self, frames: Sequence[bytes]) -> None:
+    def _send(self, records: Sequence[AuditRecord]) -> None:
         if self._socket is None or _has_ended(self._socket):
             self.close()
             self._socket = self._connect()
         if self.scheme == "udp":
-            for frame in frames:
-                self._socket.send(frame)
+            for record in records:
+                self._send_datagram(self._socket, record)
             _wait_for_refusal(self._socket)
         else:  # octet counting: RFC 5425 4.3, RFC 6587 3.4.1
+            frames = [syslog_frame(record.at, record.message) for record in records]
             self._socket.sendall(b"".join(b"%d %b" % (len(frame), frame) for frame in frames))
+
+    def _send_datagram(self, sock: socket.socket, record: AuditRecord) -> None:
+        try:
+            sock.send(syslog_frame(record.at, record.message))
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            record_pk = record.id or 0
+            if record_pk > self._too_long_pk:  # a batch is sent again while nobody listens there
+                log.warning(line("audit-too-long", id=record_pk, sink=self.name))
+                self._too_long_pk = record_pk
 
     def _connect(self) -> socket.socket:
         if self.scheme == "udp":

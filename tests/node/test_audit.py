@@ -201,6 +201,24 @@ def test_syslog_by_udp_is_one_datagram_a_message(small: SmallNode) -> None:
     assert names(got) == ["n1", "n2"]
 
 
+def test_a_record_that_no_datagram_holds_is_told_in_the_log_and_those_after_it_are_sent(
+    small: SmallNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    patients = [PATIENTS.subject("H", f"P{n}") for n in range(400)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(60)
+        running = trail(small.database, SyslogSink(f"udp://127.0.0.1:{server.getsockname()[1]}"))
+        running.record(note(1))
+        running.record(audit_events.exported("ada", "10.0.0.1", "export with names", patients))
+        running.record(note(2))
+        got = [server.recv(65536).partition(b"\xef\xbb\xbf")[2].decode() for _ in range(2)]
+        running.stop()
+    assert names(got) == ["n1", "n2"]
+    told = [message for message in caplog.messages if "audit-" in message]
+    assert len(told) == 1 and told[0].startswith("action=audit-too-long id=2 ")
+
+
 def test_a_repository_by_udp_that_nobody_serves_is_told_and_gets_its_messages_later(
     small: SmallNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

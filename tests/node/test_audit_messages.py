@@ -97,6 +97,27 @@ def test_a_message_is_what_the_standard_says_of_its_event() -> None:
     assert about_patient.attrib["ParticipantObjectTypeCodeRole"] == "1"
 
 
+def test_a_message_of_a_study_names_the_twenty_most_frequent_classes_and_counts_the_others() -> None:
+    classes = {f"1.2.840.99999.{'1' * 40}.{n}": 1 for n in range(1200)} | {"1.2.840.10008.5.1.4.1.1.2": 300}
+    study = audit_events.study("1.2.3", classes)
+    xml = audit_events.instances_received("NADIR", PEER, study, None).xml(NOON, "NADIR")
+    told = [one.attrib for one in judge(xml).iter("SOPClass")]
+    assert [one["UID"] for one in told[:-1]] == sorted(one["UID"] for one in told[:-1])
+    assert len(told) == 21 and {"UID": "1.2.840.10008.5.1.4.1.1.2", "NumberOfInstances": "300"} in told
+    assert told[-1] == {"NumberOfInstances": "1181"}
+    assert sum(int(one["NumberOfInstances"]) for one in told) == 1500
+
+
+@pytest.mark.parametrize("text", ["é" * 70_000, '"' * 70_000, "1.2." * 20_000])
+def test_no_text_from_outside_makes_a_message_longer_than_a_datagram(text: str) -> None:
+    for message in every_message(text):
+        assert len(message.xml(NOON, text).encode()) < 60_000
+    study = audit_events.study(text, {f"{n}.{text}": n for n in range(1200)})
+    named = Patients(key=b"k", by_identity=True).subject("", text, text)
+    xml = audit_events.instances_received(text, Peer(name=text), study, named).xml(NOON, "NADIR")
+    assert len(xml.encode()) < 65_000
+
+
 def test_an_export_names_who_took_it_and_the_file_that_it_went_into() -> None:
     patient = PATIENTS.subject("H", "P1")
     root = judge_event_of(audit_events.exported("ANNA", "10.0.0.9", "course of a patient as pdf", [patient]))
