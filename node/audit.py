@@ -47,12 +47,13 @@ MOST_NAMED = 20
 class Record(Protocol):
     """What takes messages: `Audit.record`."""
 
-    def __call__(self, message: AuditMessage, *, once: Hashable = None) -> None:
-        """Take one."""
+    def __call__(self, message: AuditMessage, *, once: Hashable = None) -> bool:
+        """Take one; returns False for one of a key that was told within the minute."""
 
 
-def unheard(message: AuditMessage, *, once: Hashable = None) -> None:
+def unheard(message: AuditMessage, *, once: Hashable = None) -> bool:
     """Record nothing: for parts of a node that run without a trail, as in tests."""
+    return True
 
 
 class Audit:
@@ -103,14 +104,18 @@ class Audit:
         for sink in self._sinks:
             sink.close()
 
-    def record(self, message: AuditMessage, *, once: Hashable = None) -> None:
-        """Queue a message; with `once`, at most one of the same key a minute, or a port scan would fill the trail."""
+    def record(self, message: AuditMessage, *, once: Hashable = None) -> bool:
+        """Queue a message; with `once`, at most one of the same key a minute, or a port scan would fill the trail.
+
+        Returns False for one that was not the first.
+        """
         if once is not None and not self._is_first(once, is_refusal=message.outcome != SUCCESS):
-            return
+            return False
         try:
             self._waiting.put_nowait((time.time(), message))
         except queue.Full:
             self._lost += 1
+        return True
 
     def _is_first(self, key: Hashable, *, is_refusal: bool) -> bool:
         now = time.monotonic()  # the clock may be set back

@@ -86,11 +86,13 @@ def try_once(session: Session, subjects: Iterable[str], now: datetime) -> timede
     """Return how long signing in must wait; zero when it may be tried, which counts as a failure until `forgive`.
 
     Five tries are free; then 30 s, doubling to 15 min. Counting first lets a hundred tries at once not be a hundred.
+    The first subject that waits is the answer: of those after it, names that strangers make up, no row is made.
     """
-    rows = [_failures(session, subject, now) for subject in subjects]
-    wait = max(_wait(row, now) for row in rows)
-    if wait > timedelta(0):
-        return wait
+    rows = []
+    for subject in subjects:
+        rows.append(_failures(session, subject, now))
+        if (wait := _wait(rows[-1], now)) > timedelta(0):
+            return wait
     for row in rows:
         row.failures, row.last_at = row.failures + 1, now
         session.add(row)

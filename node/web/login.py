@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+from collections.abc import Hashable
 from datetime import datetime
 from urllib.parse import parse_qs
 
@@ -115,13 +116,13 @@ class SignInDesk:
         A try counts as failed until it has not: who sends a hundred at once has five.
         """
         now = self._database.now()
-        subjects = (sessions.name_subject(given.name), f"address {address}")
+        subjects = (f"address {address}", sessions.name_subject(given.name))
         with self._database.transaction() as session:
             sessions.sweep(session, now, self._whole)
             wait = sessions.try_once(session, subjects, now)
         if wait:
             seconds = max(1, math.ceil(wait.total_seconds()))
-            self._tell(given.name, address, "too many failed tries")
+            self._tell(given.name, address, "too many failed tries", once=("sign-in-paused", address))
             sentence = f"too many failed tries; try again in {seconds} s"
             raise HTTPException(429, sentence, {"Retry-After": str(seconds)})
         with self._database.reading() as session:
@@ -140,8 +141,8 @@ class SignInDesk:
         with self._database.transaction() as session:
             if not accounts.is_still(session, account):
                 return None
-            sessions.forgive(session, subjects[0])
-            sessions.forgive(session, subjects[1], tries=1)
+            sessions.forgive(session, subjects[0], tries=1)
+            sessions.forgive(session, subjects[1])
             sessions.end(session, before)
             return sessions.begin(session, account.id, now)
 
@@ -152,13 +153,14 @@ class SignInDesk:
         log.info(line("signed-out", account=name, address=address))
         self._record(audit_events.signed_out(name, address))
 
-    def _tell(self, name: str, address: str, why: str) -> None:
-        """Log a failure with its account when there is one: what else was typed may be a password."""
+    def _tell(self, name: str, address: str, why: str, *, once: Hashable = None) -> None:
+        """Tell a failure, once a minute, with its account when there is one: what else was typed may be a password."""
         with self._database.reading() as session:
             is_known = accounts.check_sign_in(session, name) is not None
         account = name if is_known else "unknown"
-        log.warning(line("sign-in-failed", why=why, account=account, address=address))
-        self._record(audit_events.signed_in(account, address, failure=why))
+        message = audit_events.signed_in(account, address, failure=why)
+        if self._record(message, once=once or ("sign-in", address, account)):
+            log.warning(line("sign-in-failed", why=why, account=account, address=address))
 
 
 async def _credentials(request: Request) -> Credentials:

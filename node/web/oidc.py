@@ -147,12 +147,17 @@ class OutsideDesk:
         return cookie
 
     def _failed(self, request: Request, error: NadirError) -> Response:
-        """Return the sign-in page with a sentence; nobody is named, who he says he is may be made up."""
+        """Return the sign-in page with a sentence; nobody is named, who he says he is may be made up.
+
+        A failure of one kind from one address is told once a minute: everybody may come here, as often as he likes.
+        """
         code = error.code if isinstance(error, Refused) else "unavailable"
         sentence = error.sentence if isinstance(error, Refused) else str(error)
         told = {} if code in OF_PERSONS else {"told": sentence}
-        log.warning(line("sign-in-failed", why=code, address=request.state.address, by="oidc", **told))
-        self._site.record(audit_events.signed_in("unknown", request.state.address, failure=f"oidc: {code}"))
+        address = request.state.address
+        message = audit_events.signed_in("unknown", address, failure=f"oidc: {code}")
+        if self._site.record(message, once=("oidc", code, address)):
+            log.warning(line("sign-in-failed", why=code, address=address, by="oidc", **told))
         status = STATUSES.get(code) or status_of(code)
         answer = sign_in_page(self._site.frame, self._site.settings, request, status, sentence)
         answer.delete_cookie(ATTEMPT_COOKIE, **_cookie(request))

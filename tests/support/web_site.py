@@ -10,6 +10,7 @@ import httpx
 from empty_database import place_database
 from fastapi import FastAPI
 
+from node.audit import Audit
 from node.audit_message import AuditMessage
 from node.intake import Intake
 from node.settings import Settings
@@ -35,6 +36,7 @@ class WebSite:
         objects = ObjectStore(home / "store", sync=False)
         intake = Intake(self.database, objects)
         self.heard: list[AuditMessage] = []
+        self.trail: Audit | None = None
         site = Site(
             settings=self.settings,
             database=self.database,
@@ -53,8 +55,12 @@ class WebSite:
         self.server.start()
         self._clients: list[httpx.Client] = []
 
-    def _hear(self, message: AuditMessage, *, once: Hashable = None) -> None:
+    def _hear(self, message: AuditMessage, *, once: Hashable = None) -> bool:
+        """Take a message; where a test has put a trail, those alone that it takes."""
+        if self.trail is not None and not self.trail.record(message, once=once):
+            return False
         self.heard.append(message)
+        return True
 
     @property
     def url(self) -> str:

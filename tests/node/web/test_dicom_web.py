@@ -262,7 +262,7 @@ def test_opening_a_study_is_told_once_and_listing_it_is_not(tmp_path: Path, pacs
         database=whole.database,
         objects=None,  # type: ignore[arg-type]
         frame=None,  # type: ignore[arg-type]
-        record=lambda message, once=None: told.append(message),
+        record=lambda message, once=None: told.append(message) is None,
     )
     whole.app.router.routes[:] = [
         r for r in whole.app.router.routes if getattr(r, "path", "") != "/dicom-web/{path:path}"

@@ -13,6 +13,8 @@ from starlette.requests import Request
 from web_site import PASSWORD, WebSite
 
 from node.access_desk import AccessDesk
+from node.audit import Audit
+from node.audit_events import Patients
 from node.settings import Settings
 from node.web.access import Gate
 from store import accounts, sessions
@@ -196,6 +198,27 @@ def test_login_pauses_double_from_30_s_to_15_min_per_name_and_address_and_are_fo
         assert not sessions.try_once(session, ["account x", "address 3"], now + timedelta(hours=1))
         sessions.forgive(session, "account x")
         assert not sessions.try_once(session, ["account x", "address 4"], now)
+
+
+def test_login_that_is_tried_again_and_again_is_told_once_a_minute_and_makes_no_rows_of_made_up_names(
+    site: WebSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.trail = Audit(site.database, source="NADIR", patients=Patients(key=b"k"))
+    site.account("bea", "viewer")
+    client = site.client()
+    for name in ["ada", "ada", "bea", "nobody", "no one", *(f"name {n}" for n in range(20)), "ada", "bea"]:
+        client.post("/login", json={"name": name, "password": "wrong password"})
+    told = [(message.participants[0].user_id, message.description) for message in site.heard]
+    wrong = "wrong name or password"
+    assert told == [
+        ("ada", wrong),
+        ("bea", wrong),
+        ("unknown", wrong),
+        ("unknown", "too many failed tries"),
+    ]
+    assert sum("sign-in-failed" in message for message in caplog.messages) == 4
+    with site.database.reading() as session:
+        assert len(session.exec(select(LoginFailure)).all()) == 5  # four names and the address
 
 
 def test_login_does_not_tell_whether_an_account_exists(

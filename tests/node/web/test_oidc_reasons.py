@@ -16,6 +16,8 @@ from identity_provider import CLIENT, SECRET, IdentityProvider
 from web_site import WebSite
 
 from node import oidc_provider
+from node.audit import Audit
+from node.audit_events import Patients
 from node.doctor_peers import peers
 from node.examined import Line
 from node.settings import Settings
@@ -85,6 +87,18 @@ def test_a_client_secret_that_the_provider_refuses_is_told_as_the_setting_that_i
     assert "oidc.client_secret_file" in sentence(answer)
     assert "why=client-refused" in logged(caplog) and "(invalid_client)" in logged(caplog)
     assert SECRET not in logged(caplog)
+
+
+def test_who_comes_back_again_and_again_without_an_attempt_is_told_once_a_minute(
+    oidc: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = WebSite(tmp_path, oidc=oidc)
+    site.trail = Audit(site.database, source="NADIR", patients=Patients(key=b"k"))
+    client = site.client()
+    assert {client.get(f"/oidc/callback?state={n}").status_code for n in range(20)} == {400}
+    assert [message.description for message in site.heard] == ["oidc: unknown-attempt"]
+    assert "why=unknown-attempt" in logged(caplog)
+    site.stop()
 
 
 @pytest.mark.parametrize(
