@@ -1,8 +1,8 @@
 """The audit trail of a running node: messages are queued, appended to SQL in batches, and handed on to the sinks.
 
 Whoever records something never waits and never fails. SQL keeps what a file or a repository has not taken yet, so a
-repository that is down for days misses nothing by TCP or TLS; a node that is killed loses half a second of the trail at
-most.
+repository that is down for days misses nothing by TCP or TLS. What writes SQL waits for neither, so a node that is
+killed loses half a second of the trail at most.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
+from node.audit_courier import Courier
 from node.audit_events import Patients
 from node.audit_message import SUCCESS, AuditMessage, Subject
 from node.audit_sinks import FileSink, Sink, SyslogSink, parse_syslog
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 BATCH = 500
 BATCH_SECONDS = 0.5
 MOST_WAITING = 20_000
-LEASE_SECONDS = 60.0
-LOOK_SECONDS = 15.0
 SAME_SECONDS = 60.0
 MOST_KEYS = 1000
 MOST_NAMED = 20
@@ -78,31 +77,34 @@ class Audit:
         self.patients = patients
         self._database = database
         self._source = source
-        self._sinks = tuple(sinks)
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._couriers = [Courier(database, sink, owner) for sink in sinks]
         self._waiting: queue.Queue[tuple[float, AuditMessage]] = queue.Queue(MOST_WAITING)
         self._batch: list[tuple[float, AuditMessage]] = []
         self._unsure: tuple[datetime, str] | None = None
         self._lost = 0
         self._told: dict[Hashable, float] = {}
         self._lock = threading.Lock()
-        self._failing: set[str] = set()
         self._outage = Outage(log, "audit-not-written", "audit-written")
-        self._retry_at = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
 
     def start(self) -> None:
         """Begin to write what is recorded."""
         self._thread.start()
+        for courier in self._couriers:
+            courier.start()
 
     def stop(self, timeout_seconds: float = 10.0) -> None:
         """Write what was recorded so far, and hand it on once more."""
+        ends_at = time.monotonic() + timeout_seconds
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
-        for sink in self._sinks:
-            sink.close()
+        for courier in self._couriers:
+            courier.finish()
+        for courier in self._couriers:
+            courier.stop(max(0.0, ends_at - time.monotonic()))
 
     def record(self, message: AuditMessage, *, once: Hashable = None) -> bool:
         """Queue a message; with `once`, at most one of the same key a minute, or a port scan would fill the trail.
@@ -132,24 +134,17 @@ class Audit:
             return True
 
     def _run(self) -> None:
-        looked = 0.0
         while True:
             is_last = self._stopping.wait(BATCH_SECONDS)
             try:
                 written = self._write()
-                now = time.monotonic()
-                if (
-                    self._sinks
-                    and now >= self._retry_at
-                    and (written or is_last or now - looked >= LOOK_SECONDS)
-                ):
-                    looked = now
-                    self._hand_on()
             except Exception as error:  # the border of this thread: the next turn tries again
                 self._outage.failed(error)
             else:
                 if written:
                     self._outage.over()
+                    for courier in self._couriers:
+                        courier.wake()
             if is_last and (self._waiting.empty() or self._batch):
                 return
 
@@ -187,42 +182,6 @@ class Audit:
     def _row(self, at: float, message: AuditMessage) -> tuple[datetime, str]:
         moment = datetime.fromtimestamp(at, tz=UTC)
         return moment, message.xml(moment, self._source)
-
-    def _hand_on(self) -> None:
-        for sink in self._sinks:
-            try:
-                while self._hand_on_batch(sink):
-                    pass
-            except OSError as error:
-                self._retry_at = time.monotonic() + LOOK_SECONDS
-                with self._database.transaction() as session:
-                    audit.release_sink(session, sink.name, self._owner)
-                if sink.name not in self._failing:
-                    why = error.strerror or type(error).__name__
-                    log.warning(line("audit-sink-down", sink=sink.name, why=why))
-                self._failing.add(sink.name)
-            else:
-                if sink.name in self._failing:
-                    log.info(line("audit-sink-back", sink=sink.name))
-                self._failing.discard(sink.name)
-
-    def _hand_on_batch(self, sink: Sink) -> bool:
-        """Hand on some records; returns whether there may be more."""
-        with self._database.transaction() as session:
-            now = self._database.now()
-            sent_pk = audit.claim_sink(session, sink.name, self._owner, now, LEASE_SECONDS)
-            if sent_pk is None:
-                return False
-            rows = list(audit.records(session, after_pk=sent_pk, limit=BATCH))
-            if not rows:
-                audit.release_sink(session, sink.name, self._owner)
-                return False
-        sink.send(rows)
-        with self._database.transaction() as session:
-            audit.handed_on(session, sink.name, self._owner, rows[-1].id or sent_pk)
-            if len(rows) < BATCH:
-                audit.release_sink(session, sink.name, self._owner)
-        return len(rows) == BATCH
 
 
 def settings_hash(settings: Settings, key: bytes) -> str:

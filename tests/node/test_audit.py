@@ -70,7 +70,7 @@ def names(messages: list[str]) -> list[str]:
 def test_nothing_is_missed_while_the_repository_is_down_nor_over_a_restart(
     small: SmallNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.audit.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("node.audit_courier.LOOK_SECONDS", 0.2)
     first = Repository()
     sink = SyslogSink(f"tcp://127.0.0.1:{first.port}")
     running = trail(small.database, sink)
@@ -91,6 +91,33 @@ def test_nothing_is_missed_while_the_repository_is_down_nor_over_a_restart(
     again.stop()
     second.stop()
     assert got == [f"n{n}" for n in range(1, 31)]
+
+
+def test_a_sink_that_is_silent_keeps_nothing_from_sql_nor_from_another_sink_and_misses_no_order(
+    small: SmallNode, tmp_path: Path
+) -> None:
+    goes_on, began, got = threading.Event(), threading.Event(), list[str]()
+
+    def send(records: list[AuditRecord]) -> None:
+        began.set()
+        assert goes_on.wait(60)
+        got.extend(names([record.message for record in records]))
+
+    path = tmp_path / "audit.jsonl"
+    running = trail(
+        small.database, SimpleNamespace(name="silent", send=send, close=lambda: None), FileSink(path)
+    )
+    running.record(note(0))
+    assert began.wait(60)
+    for n in range(1, 4):
+        running.record(note(n))
+        assert eventually(lambda count=n + 1: len(small.rows(AuditRecord)) == count)
+    assert eventually(lambda: path.is_file() and len(path.read_text().splitlines()) == 4)
+    assert got == []
+    goes_on.set()
+    running.record(note(4))
+    running.stop()
+    assert got == [f"n{n}" for n in range(5)]
 
 
 def test_messages_wait_in_memory_while_sql_does_not_answer(
@@ -222,7 +249,7 @@ def test_a_record_that_no_datagram_holds_is_told_in_the_log_and_those_after_it_a
 def test_a_repository_by_udp_that_nobody_serves_is_told_and_gets_its_messages_later(
     small: SmallNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("node.audit.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("node.audit_courier.LOOK_SECONDS", 0.2)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         address = server.getsockname()
