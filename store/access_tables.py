@@ -45,7 +45,10 @@ class WebSession(SQLModel, table=True):
 
 
 class LoginFailure(SQLModel, table=True):
-    """Failed sign-ins in a row, of an account name or from an address. Only `store.sessions` writes it."""
+    """Failed sign-ins in a row, of an account name, from an address, or of a name at an address where it got in.
+
+    Only `store.sessions` writes it.
+    """
 
     __tablename__ = "login_failure"
     id: int | None = Field(default=None, primary_key=True)

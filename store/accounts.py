@@ -64,7 +64,7 @@ def set_password(session: Session, name: str, password: str) -> None:
     account.password = hash_password(password)
     session.add(account)
     sessions.end_all(session, account.id)
-    sessions.forgive(session, sessions.name_subject(name))
+    sessions.forgive_everywhere(session, name)
 
 
 def set_role(session: Session, name: str, role: str) -> None:

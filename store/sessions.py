@@ -19,6 +19,9 @@ FREE_TRIES = 5
 FIRST_WAIT = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(minutes=15)
 FORGOTTEN_AFTER = timedelta(hours=1)
+KNOWN_FOR = timedelta(days=90)
+"""How long an address counts as one that a person signs in from."""
+FROM = " from "
 TOUCH_AFTER = timedelta(seconds=60)
 
 
@@ -74,12 +77,40 @@ def sweep(session: Session, now: datetime, whole_seconds: float) -> None:
     whole = timedelta(seconds=whole_seconds)
     over = (is_over(at, now, whole) for at in (WebSession.created_at, WebSession.used_at))
     session.exec(delete(WebSession).where(or_(*over)))
-    session.exec(delete(LoginFailure).where(is_over(LoginFailure.last_at, now, FORGOTTEN_AFTER)))
+    is_meant_still = col(LoginFailure.subject).contains(FROM) & not_(
+        is_over(LoginFailure.last_at, now, KNOWN_FOR)
+    )
+    is_old = is_over(LoginFailure.last_at, now, FORGOTTEN_AFTER)
+    session.exec(delete(LoginFailure).where(is_old, not_(is_meant_still)))
 
 
 def name_subject(name: str) -> str:
     """Return what failures of an account are counted under; hashed, for people type passwords where names belong."""
     return "account " + _sha256(name)
+
+
+def subjects_of(session: Session, name: str, address: str) -> tuple[str, str]:
+    """Return what a try counts under: the address, and the account everywhere, or at this address alone.
+
+    Alone where the person has signed in at this address before: so who guesses elsewhere keeps nobody out here.
+    """
+    here = _name_at(name, address)
+    is_known = session.exec(select(LoginFailure.id).where(LoginFailure.subject == here)).first() is not None
+    return f"address {address}", here if is_known else name_subject(name)
+
+
+def _name_at(name: str, address: str) -> str:
+    return f"{name_subject(name)}{FROM}{address}"
+
+
+def welcome(session: Session, name: str, address: str, now: datetime) -> None:
+    """Forgive what `subjects_of` names, once a person has signed in, and know the address from now on."""
+    address_subject, account_subject = subjects_of(session, name, address)
+    forgive(session, address_subject, tries=1)
+    forgive(session, account_subject)
+    here = {"subject": _name_at(name, address), "failures": 0, "last_at": now}
+    insert_new(session, LoginFailure, here)
+    session.exec(update(LoginFailure).where(col(LoginFailure.subject) == here["subject"]).values(last_at=now))
 
 
 def try_once(session: Session, subjects: Iterable[str], now: datetime) -> timedelta:
@@ -105,6 +136,13 @@ def forgive(session: Session, subject: str, *, tries: int | None = None) -> None
     if row is not None:
         row.failures = 0 if tries is None else max(0, row.failures - tries)
         session.add(row)
+
+
+def forgive_everywhere(session: Session, name: str) -> None:
+    """Take back all failures of an account, at whatever address."""
+    account = name_subject(name)
+    its = or_(col(LoginFailure.subject) == account, col(LoginFailure.subject).startswith(account + FROM))
+    session.exec(update(LoginFailure).where(its).values(failures=0))
 
 
 def _failures(session: Session, subject: str, now: datetime) -> LoginFailure:
@@ -134,8 +172,11 @@ __all__ = [
     "end_all",
     "find",
     "forgive",
+    "forgive_everywhere",
     "name_subject",
+    "subjects_of",
     "sweep",
     "touch",
     "try_once",
+    "welcome",
 ]

@@ -116,10 +116,9 @@ class SignInDesk:
         A try counts as failed until it has not: who sends a hundred at once has five.
         """
         now = self._database.now()
-        subjects = (f"address {address}", sessions.name_subject(given.name))
         with self._database.transaction() as session:
             sessions.sweep(session, now, self._whole)
-            wait = sessions.try_once(session, subjects, now)
+            wait = sessions.try_once(session, sessions.subjects_of(session, given.name, address), now)
         if wait:
             seconds = max(1, math.ceil(wait.total_seconds()))
             self._tell(given.name, address, "too many failed tries", once=("sign-in-paused", address))
@@ -128,7 +127,7 @@ class SignInDesk:
         with self._database.reading() as session:
             account = accounts.check_sign_in(session, given.name)
         is_right = accounts.is_password(given.password, account.password if account else None)
-        cookie = self._begin(account, subjects, before, now) if is_right and account else None
+        cookie = self._begin(account, address, before, now) if is_right and account else None
         if account is None or cookie is None:
             self._tell(given.name, address, "wrong name or password")
             raise HTTPException(401, "wrong name or password")
@@ -136,13 +135,12 @@ class SignInDesk:
         self._record(audit_events.signed_in(account.name, address))
         return cookie
 
-    def _begin(self, account: Account, subjects: tuple[str, str], before: str, now: datetime) -> str | None:
+    def _begin(self, account: Account, address: str, before: str, now: datetime) -> str | None:
         """Return the cookie of a new session; None when password or right were changed while the hash was made."""
         with self._database.transaction() as session:
             if not accounts.is_still(session, account):
                 return None
-            sessions.forgive(session, subjects[0], tries=1)
-            sessions.forgive(session, subjects[1])
+            sessions.welcome(session, account.name, address, now)
             sessions.end(session, before)
             return sessions.begin(session, account.id, now)
 

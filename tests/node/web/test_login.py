@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from empty_database import empty_database
 from sqlmodel import select
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from web_site import PASSWORD, WebSite
 
@@ -17,6 +18,7 @@ from node.audit import Audit
 from node.audit_events import Patients
 from node.settings import Settings
 from node.web.access import Gate
+from node.web.login import Credentials, SignInDesk
 from store import accounts, sessions
 from store.access_tables import LoginFailure, WebSession
 
@@ -198,6 +200,44 @@ def test_login_pauses_double_from_30_s_to_15_min_per_name_and_address_and_are_fo
         assert not sessions.try_once(session, ["account x", "address 3"], now + timedelta(hours=1))
         sessions.forgive(session, "account x")
         assert not sessions.try_once(session, ["account x", "address 4"], now)
+
+
+def test_login_where_a_person_signed_in_before_is_not_shut_by_who_guesses_elsewhere(site: WebSite) -> None:
+    desk = SignInDesk(site.settings, site.database)
+    right, wrong = (Credentials(name="ada", password=word) for word in (PASSWORD, "wrong password"))
+
+    def tried(given: Credentials, address: str) -> int:
+        try:
+            desk.sign_in(given, address, "")
+        except HTTPException as error:
+            return error.status_code
+        return 200
+
+    assert tried(right, "10.0.0.1") == 200
+    for n in range(5):  # from an address each
+        assert tried(wrong, f"10.0.1.{n}") == 401
+    assert (tried(wrong, "10.0.1.9"), tried(right, "10.0.0.2")) == (429, 429)
+    assert tried(right, "10.0.0.1") == 200
+    assert tried(right, "10.0.0.2") == 429  # who got in there has forgiven nobody elsewhere
+    assert [tried(wrong, "10.0.0.1") for _ in range(6)] == [401] * 5 + [429]
+    with site.database.transaction() as session:
+        accounts.set_password(session, "ada", PASSWORD)
+        for row in session.exec(select(LoginFailure)):
+            assert row.failures == 0 or row.subject.startswith("address ")
+    assert tried(right, "10.0.0.2") == 200
+
+
+def test_login_an_address_is_known_for_ninety_days_and_a_failure_counts_for_an_hour(site: WebSite) -> None:
+    now, whole_seconds = site.database.now(), 43_200.0
+    with site.database.transaction() as session:
+        sessions.welcome(session, "ada", "10.0.0.1", now)
+        sessions.try_once(session, sessions.subjects_of(session, "bea", "10.0.0.2"), now)
+        sessions.sweep(session, now + timedelta(minutes=61), whole_seconds)
+        here = sessions.subjects_of(session, "ada", "10.0.0.1")[1]
+        assert session.exec(select(LoginFailure.subject)).all() == [here]
+        assert here == f"{sessions.name_subject('ada')} from 10.0.0.1"
+        sessions.sweep(session, now + timedelta(days=90, minutes=1), whole_seconds)
+        assert sessions.subjects_of(session, "ada", "10.0.0.1")[1] == sessions.name_subject("ada")
 
 
 def test_login_that_is_tried_again_and_again_is_told_once_a_minute_and_makes_no_rows_of_made_up_names(
