@@ -10,7 +10,6 @@ from sqlmodel import Session
 
 from node import audit_events
 from node.settings import Settings
-from plugins.errors import Refused
 from store import accounts, audit, outside_people
 from store.database import Database
 
@@ -53,8 +52,8 @@ class AccessDesk:
         for are the provider's), and what `store.accounts` does.
         """
         with self._changing(by) as (session, _, tell):
-            if (role, password) != (None, None) and name in outside_people.vouched_for(session):
-                raise Refused("by-provider", f"role and password of '{name}' are the provider's to change")
+            if (role, password) != (None, None):
+                outside_people.require_ours(session, name)
             if role is not None:
                 accounts.set_role(session, name, role)
                 tell(f"role changed to {role}", name, is_role=True)

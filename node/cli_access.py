@@ -79,12 +79,16 @@ def users_list(home: Home = None, config: Config = None, as_json: AsJson = False
 def users_password(
     name: Name, password_file: PasswordFile = None, home: Home = None, config: Config = None
 ) -> None:
-    """Give a person a new password, sign them out everywhere and forgive wrong tries."""
-    from store import accounts
+    """Give a person a new password, sign them out everywhere and forgive wrong tries.
+
+    Whom an OpenID provider vouches for has no password here; nadir users disable signs them out.
+    """
+    from store import accounts, outside_people
 
     with open_database(home, config):  # where there is no node, nobody is asked for a password
         password = _password(password_file)
     with _changing(home, config) as (session, _, tell):
+        outside_people.require_ours(session, name)
         accounts.set_password(session, name, password)
         tell("password changed", name)
     printing.say(f"{name} has a new password")

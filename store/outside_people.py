@@ -152,6 +152,12 @@ def vouched_for(session: Session) -> dict[str, str]:
     return dict(session.exec(statement).all())
 
 
+def require_ours(session: Session, name: str) -> None:
+    """Return when role and password of an account are given here. Refuses `by-provider`."""
+    if name in vouched_for(session):
+        raise Refused("by-provider", f"role and password of '{name}' are the provider's to change")
+
+
 def _person(session: Session, issuer: str, subject: str) -> OutsidePerson | None:
     statement = select(OutsidePerson).where(
         col(OutsidePerson.issuer) == issuer, col(OutsidePerson.subject) == subject
@@ -171,6 +177,7 @@ __all__ = [
     "account_of",
     "begin",
     "end",
+    "require_ours",
     "sign_out",
     "vouched_for",
 ]

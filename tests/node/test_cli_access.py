@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from audit_schema import told
 from certificates import Authority
+from empty_database import empty_database
 from node_process import NADIR, nadir, nadir_json, node
 from typer.testing import CliRunner
 
@@ -19,7 +21,7 @@ from node.serve import Node
 from node.settings import Settings
 from node.tls import https_context
 from plugins.errors import Refused
-from store import accounts
+from store import accounts, audit, outside_people, sessions
 
 pytestmark = pytest.mark.sec
 PASSWORD = "seven tall green tables"
@@ -115,6 +117,24 @@ def test_who_shuts_out_the_only_administrator_is_told_that_nobody_is_left(tmp_pa
     words = "nobody is administrator any more; nadir users add NAME --role administrator makes another"
     assert last.stderr == f"nadir: {words}\n"
     assert runner.invoke(app, ["users", "disable", "bea", *home]).stderr == ""
+
+
+def test_whom_a_provider_vouches_for_gets_no_password_by_the_command(tmp_path: Path) -> None:
+    database = empty_database(tmp_path)
+    with database.transaction() as session:
+        now = database.now()
+        outside_people.account_of(session, "https://x.org", "s", "grace", "administrator", now)
+        cookie = sessions.begin(session, accounts.require_account(session, "grace").id, now)
+    done = CliRunner().invoke(
+        app, ["users", "password", "grace", "--home", str(tmp_path)], input=f"{PASSWORD}\n"
+    )
+    assert isinstance(done.exception, Refused) and done.exception.code == "by-provider"
+    day = timedelta(days=1)
+    with database.reading() as session:
+        assert not accounts.is_password(PASSWORD, accounts.require_account(session, "grace").password)
+        assert sessions.find(session, cookie, now, idle=day, whole=day) is not None
+        assert audit.verify(session).records == 0
+    database.dispose()
 
 
 @pytest.mark.parametrize("days", ["3000000", "36500.5", "inf"])
