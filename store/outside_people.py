@@ -110,18 +110,19 @@ def end(session: Session, state: str, browser: str, now: datetime) -> OutsideAtt
 
 def account_of(
     session: Session, issuer: str, subject: str, name: str, role: str, now: datetime
-) -> tuple[Account, bool]:
-    """Return the account of a person with the role that the provider's claims give now, and whether it is a new one.
+) -> tuple[Account, str | None]:
+    """Return the account of a person with the role that the provider's claims give now, and the role before.
 
+    That is None for a new account.
     Refuses `account-disabled`, and `account-exists` when the name is that of an account with another owner.
     """
     if (known := _person(session, issuer, subject)) is not None:
         account = session.get_one(Account, known.account_pk, with_for_update={"key_share": True})
         if account.disabled:
             raise Refused("account-disabled", f"the account '{account.name}' is disabled on this node")
-        account.role = role
+        before, account.role = account.role, role
         session.add(account)
-        return account, False
+        return account, before
     # A name in another script leaves nothing: it must not be the same for everybody.
     shown = NOT_IN_NAMES.sub("-", name).strip(".-_@")[:64] or f"person-{_sha256(f'{issuer} {subject}')[:8]}"
     if shown in {row["name"] for row in accounts.list_accounts(session)}:
@@ -135,13 +136,18 @@ def account_of(
     account = accounts.require_account(session, shown)
     assert account.id is not None  # it came out of the database
     session.add(OutsidePerson(issuer=issuer, subject=subject, account_pk=account.id))
-    return account, True
+    return account, None
 
 
-def sign_out(session: Session, issuer: str, subject: str) -> None:
-    """End every session of a person whom the provider gives no role any more."""
-    if (known := _person(session, issuer, subject)) is not None:
-        sessions.end_all(session, known.account_pk)
+def sign_out(session: Session, issuer: str, subject: str) -> str | None:
+    """End every session of a person whom the provider gives no role any more.
+
+    Returns the name of the account, None for whom there is none.
+    """
+    if (known := _person(session, issuer, subject)) is None:
+        return None
+    sessions.end_all(session, known.account_pk)
+    return session.get_one(Account, known.account_pk).name
 
 
 def vouched_for(session: Session) -> dict[str, str]:

@@ -122,29 +122,39 @@ class OutsideDesk:
         subject = str(claims["sub"])
         role = oidc_token.role(oidc_token.claim(claims, settings.role_claim), settings.roles)
         if role is None:
-            with database.transaction() as session:
-                outside_people.sign_out(session, settings.issuer, subject)
-            sentence = (
-                "you are known, and have no role on this node; who looks after the accounts of the institute can give "
-                "you one"
-            )
-            raise Refused("no-role", sentence)
+            raise self._without_role(subject)
         named = oidc_token.claim(claims, settings.name_claim)
         with database.transaction() as session:
             now = database.now()
             sessions.sweep(session, now, self._site.settings.session_seconds)
-            account, is_new = outside_people.account_of(
+            account, before = outside_people.account_of(
                 session, settings.issuer, subject, named if isinstance(named, str) else subject, role, now
             )
             sessions.end(session, request.cookies.get(COOKIE, ""))
             cookie = sessions.begin(session, account.id, now)
             name = account.name
-        if is_new:
-            made = audit_events.access_changed("account made", name, settings.issuer)
-            self._site.record(made)
+        if role != before:
+            what = f"account added as {role}" if before is None else f"role changed to {role}"
+            self._site.record(audit_events.access_changed(what, name, settings.issuer, is_role=True))
         log.info(line("signed-in", account=name, address=address, by="oidc"))
         self._site.record(audit_events.signed_in(name, address))
         return cookie
+
+    def _without_role(self, subject: str) -> Refused:
+        """Return the refusal of whom the provider gives no role, once the sessions have ended and that is told."""
+        issuer = self._settings.issuer
+        with self._site.database.transaction() as session:
+            name = outside_people.sign_out(session, issuer, subject)
+        if name is not None:
+            ended = audit_events.access_changed(
+                "no role any more, sessions ended", name, issuer, is_role=True
+            )
+            self._site.record(ended, once=("no-role", name))
+        sentence = (
+            "you are known, and have no role on this node; who looks after the accounts of the institute can give you "
+            "one"
+        )
+        return Refused("no-role", sentence)
 
     def _failed(self, request: Request, error: NadirError) -> Response:
         """Return the sign-in page with a sentence; nobody is named, who he says he is may be made up.

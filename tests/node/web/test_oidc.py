@@ -18,6 +18,7 @@ from sqlmodel import select
 from web_site import WebSite
 
 from node import oidc_provider, oidc_token
+from node.audit_message import ROLES_CHANGED, SECURITY_ALERT
 from node.oidc_settings import OidcSettings
 from store import accounts, outside_people
 from store.outside_people import OutsideAttempt
@@ -266,12 +267,33 @@ def test_a_new_key_of_the_provider_is_found_and_unknown_ones_do_not_make_us_ask_
 def test_the_audit_trail_tells_who_came_in_and_that_somebody_did_not(
     site: WebSite, provider: IdentityProvider
 ) -> None:
+    come_back(site.client())
     site.heard.clear()
     come_back(site.client())
     provider.claims["groups"] = []
     come_back(site.client())
     told = [(message.description, message.participants[0].user_id) for message in site.heard]
-    assert told == [("", "grace"), ("oidc: no-role", "unknown")]
+    assert told == [("", "grace"), ("", provider.issuer), ("oidc: no-role", "unknown")]
+
+
+def test_the_audit_trail_tells_the_role_that_the_provider_gives_and_each_change_of_it(
+    site: WebSite, provider: IdentityProvider
+) -> None:
+    site.heard.clear()
+    provider.claims |= {"sub": "u-risen", "preferred_username": "ruth"}
+    for groups in (["radiology"], ["radiology"], ["nadir-admins"], ["radiology"], [], []):
+        provider.claims["groups"] = groups
+        come_back(site.client())
+    changed = [message for message in site.heard if message.event == SECURITY_ALERT]
+    assert {message.types for message in changed} == {(ROLES_CHANGED,)}
+    assert {message.participants[0].user_id for message in changed} == {provider.issuer}
+    assert [(one.id, one.details[0][1]) for message in changed for one in message.subjects] == [
+        ("ruth", "account added as viewer"),
+        ("ruth", "role changed to administrator"),
+        ("ruth", "role changed to viewer"),
+        ("ruth", "no role any more, sessions ended"),
+        ("ruth", "no role any more, sessions ended"),
+    ]
 
 
 def test_settings_that_would_let_nobody_or_anybody_in_are_refused() -> None:
