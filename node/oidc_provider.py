@@ -28,6 +28,8 @@ LARGEST_BYTES = 1 << 20
 KEPT_SECONDS = 3600.0
 ASKED_AGAIN_SECONDS = 60.0
 """New keys are looked for at most this often: whoever sends unknown keys does not make us ask."""
+FAILED_SECONDS = 10.0
+"""A failure answers everybody for so long: a provider that is silent is not waited for by one after the other."""
 ERROR = re.compile(r"[a-z_]{1,64}")
 """What is repeated of an error that comes from outside."""
 CLIENT_ERRORS = ("invalid_client", "unauthorized_client")
@@ -50,6 +52,7 @@ class Provider:
         self._settings, self._clock = settings, clock
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[float, Mapping[str, Any]]] = {}
+        self._failed: dict[str, tuple[float, str]] = {}
         self._context: ssl.SSLContext | None = None
 
     def sign_in_address(self, *, redirect: str, state: str, nonce: str, verifier: str) -> str:
@@ -171,10 +174,19 @@ class Provider:
             at, told = self._kept.get(address, (0.0, {}))
             if told and self._clock() - at < kept_seconds:
                 return told
-            status, told = self._ask("GET", address)
-            if status != 200 or not told:
-                sentence = f"the provider that signs people in does not answer as it has to (HTTP {status})"
-                raise Unavailable(sentence)
+            failed_at, why = self._failed.get(address, (0.0, ""))
+            if why and abs(self._clock() - failed_at) < FAILED_SECONDS:
+                raise Unavailable(why)
+            try:
+                status, told = self._ask("GET", address)
+                if status != 200 or not told:
+                    sentence = (
+                        f"the provider that signs people in does not answer as it has to (HTTP {status})"
+                    )
+                    raise Unavailable(sentence)
+            except Unavailable as error:
+                self._failed[address] = (self._clock(), str(error))
+                raise
             self._kept[address] = (self._clock(), told)
             return told
 

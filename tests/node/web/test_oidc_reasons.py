@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from node.audit import Audit
 from node.audit_events import Patients
 from node.doctor_peers import peers
 from node.examined import Line
+from node.oidc_settings import OidcSettings
 from node.settings import Settings
+from plugins.errors import Unavailable
 from store import accounts
 
 pytestmark = [pytest.mark.sec, pytest.mark.xdist_group("oidc")]
@@ -87,6 +90,39 @@ def test_a_client_secret_that_the_provider_refuses_is_told_as_the_setting_that_i
     assert "oidc.client_secret_file" in sentence(answer)
     assert "why=client-refused" in logged(caplog) and "(invalid_client)" in logged(caplog)
     assert SECRET not in logged(caplog)
+
+
+def test_a_provider_that_is_silent_is_asked_once_in_ten_seconds_for_all_who_wait_and_then_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, asked = [0.0], list[float]()
+
+    def ask(method: str, address: str) -> tuple[int, dict[str, str]]:
+        asked.append(now[0])
+        if len(asked) == 3:
+            named = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+            return 200, {"issuer": "https://x.org", **dict.fromkeys(named, "https://x.org/there")}
+        now[0] += 10.0
+        raise Unavailable("the provider cannot be reached")
+
+    settings = OidcSettings(issuer="https://x.org", client_id="nadir", viewers=("staff",))
+    provider = oidc_provider.Provider(settings, clock=lambda: now[0])
+    monkeypatch.setattr(provider, "_ask", ask)
+
+    def click(_: int = 0) -> str:
+        try:
+            return provider.sign_in_address(redirect="r", state="s", nonce="n", verifier="v")
+        except Unavailable as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(click, range(16))) == {"the provider cannot be reached"}
+    now[0] = 19.9
+    assert (click(), asked) == ("the provider cannot be reached", [0.0])
+    now[0] = 20.0
+    assert (click(), asked) == ("the provider cannot be reached", [0.0, 20.0])
+    now[0] = 40.0
+    assert click().startswith("https://x.org/there?response_type=code")
 
 
 def test_who_comes_back_again_and_again_without_an_attempt_is_told_once_a_minute(
