@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 from plugins.errors import OffContract, Unavailable
@@ -11,6 +12,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = frozenset({"models", "plugins", "store", "training", "node"})
 """Our own of what lies in `ROOT`: installed, everything else lies there too."""
 OF_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+OF_MACHINE = {
+    errno.EMFILE: "raise LimitNOFILE or ulimit -n",
+    errno.ENFILE: "raise fs.file-max",
+    errno.EAGAIN: "raise TasksMax, the pids limit or ulimit -u",
+    errno.ENOMEM: "free memory or raise the limit of the service",
+}
 DISK_FAULT = "results cannot be put on the disk ({reason}); free or mend it"
 
 
@@ -28,6 +35,22 @@ def disk_fault(error: BaseException | None) -> DiskFault | None:
     if not isinstance(error, OSError) or error.errno not in OF_DISK:
         return None
     return DiskFault(DISK_FAULT.format(reason=error.strerror))
+
+
+class Shortage(Unavailable):
+    """The machine gives no more open files, processes or memory now: no fault of the study that is analysed."""
+
+
+def shortage(error: BaseException | None) -> Shortage | None:
+    """Return what is to be told of an error raised for want of one of these, or by the object store for its sake.
+
+    Only of this process: an analysis that uses them up is at fault itself, and is told otherwise. None for any other.
+    """
+    if isinstance(error, Unavailable):
+        error = error.__cause__
+    if not isinstance(error, OSError) or error.errno not in OF_MACHINE:
+        return None
+    return Shortage(f"{os.strerror(error.errno)}; {OF_MACHINE[error.errno]}")
 
 
 def place(error: BaseException, plugin: object = None) -> str:
@@ -51,4 +74,4 @@ def place(error: BaseException, plugin: object = None) -> str:
     return f"{error} ({told})" if isinstance(error, OffContract) else told
 
 
-__all__ = ["DISK_FAULT", "DiskFault", "disk_fault", "place"]
+__all__ = ["DISK_FAULT", "DiskFault", "Shortage", "disk_fault", "place", "shortage"]

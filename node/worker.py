@@ -17,7 +17,7 @@ from models.place import Places
 from node.analyses import Analyses
 from node.child import run_in_child
 from node.deliveries import MORE_KINDS
-from node.fault import DiskFault, disk_fault, place
+from node.fault import DiskFault, Shortage, disk_fault, place, shortage
 from node.logs import about, line
 from node.patient_pages import keep_page
 from node.response_job import PAGE, ResponseTask, response_task
@@ -332,7 +332,7 @@ class Worker:
             return sent_to(session, self._objects, session.get_one(Revision, job.revision_pk).study_pk)
 
     def _failed(self, job: Job, error: Exception) -> None:
-        error = disk_fault(error) or error
+        error = disk_fault(error) or shortage(error) or error
         code, text, is_permanent = _reason(error)
         log.warning(line("job-failed", job=job.id, plugin=job.plugin, attempt=job.attempt, code=code))
         try:
@@ -349,7 +349,7 @@ class Worker:
                         text,
                         now,
                         permanent=is_permanent,
-                        is_counted=not isinstance(error, DiskFault),
+                        is_counted=not isinstance(error, DiskFault | Shortage),
                     )
         except jobs.Fenced:
             log.warning(line("job-fenced", job=job.id, plugin=job.plugin, attempt=job.attempt))

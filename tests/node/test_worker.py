@@ -19,6 +19,7 @@ from sqlmodel import select
 from worker_bench import DESTINATION, Bench
 
 from node import worker as worker_module
+from plugins.errors import Unavailable
 from store import jobs
 from store.fsck.check import check
 from store.rerun import rerun
@@ -286,6 +287,45 @@ def test_a_full_disk_is_told_as_that_and_uses_no_attempt_up(
     (job,) = queued.jobs()
     assert (job.state, job.attempt, job.error_code) == ("queued", 7, "unavailable")
     assert job.error_text == "results cannot be put on the disk (No space left on device); free or mend it"
+    queued.work(later=3600 * 9)
+    assert queued.jobs()[0].state == "delivering"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "number", "sentence"),
+    [
+        ("folder", errno.EMFILE, "Too many open files; raise LimitNOFILE or ulimit -n"),
+        (
+            "child",
+            errno.EAGAIN,
+            "Resource temporarily unavailable; raise TasksMax, the pids limit or ulimit -u",
+        ),
+        ("object", errno.ENOMEM, "Cannot allocate memory; free memory or raise the limit of the service"),
+    ],
+)
+def test_a_machine_without_more_files_or_processes_uses_no_attempt_up(
+    queued: Bench, monkeypatch: pytest.MonkeyPatch, lacking: str, number: int, sentence: str
+) -> None:
+    queued.settle()
+
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def no_object(*_: object, **__: object) -> None:
+        raise Unavailable("The object store cannot be written or read") from OSError(number, "")
+
+    with monkeypatch.context() as patched:
+        if lacking == "folder":
+            patched.setattr(worker_module.tempfile, "mkdtemp", none_left)
+        elif lacking == "child":
+            patched.setattr("node.child.subprocess.Popen", none_left)
+        else:
+            patched.setattr(worker_module, "run_in_child", no_object)
+        for attempt in range(1, 8):
+            assert queued.work(later=3600 * attempt)
+    (job,) = queued.jobs()
+    assert (job.state, job.attempt, job.error_code) == ("queued", 7, "unavailable")
+    assert job.error_text == sentence
     queued.work(later=3600 * 9)
     assert queued.jobs()[0].state == "delivering"
 
