@@ -1,7 +1,8 @@
 """Several listener processes on one port, for machines whose network is faster than one Python process.
 
-The system deals the connections out (SO_REUSEPORT). A child that dies is replaced; all of them end with their parent,
-also when that is killed, because then their standard input ends. As a program, this file is one of the children.
+The system deals the connections out (SO_REUSEPORT). A loop of the node replaces a child that dies; all of them end with
+their parent, also when that is killed, because then their standard input ends. As a program, this file is one of the
+children.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 
 from node import logs
 from node.address import not_listening
+from node.fault import shortage
 from node.settings import Settings
 from plugins.errors import Refused, Unavailable
 
 READY = b"ready\n"
-LOOK_SECONDS = 0.2
-PAUSE_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 STOP_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
@@ -48,8 +50,7 @@ class ListenerGroup:
         self.port = settings.dicom_port
         self._held: socket.socket | None = None
         self._children: list[tuple[Settings, subprocess.Popen[bytes]]] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="listener-group", daemon=True)
+        self._turn = threading.Lock()
 
     def start(self) -> None:
         """Start them; returns when all answer. Raises Unavailable when the port is taken or one does not start."""
@@ -60,28 +61,39 @@ class ListenerGroup:
             self._children.append((share, _start(share)))
         for _, child in self._children:
             _await(child)
-        self._thread.start()
 
     def drain(self) -> None:
         """Let each finish what it receives, and end."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        for _, child in self._children:
-            child.terminate()
-        for _, child in self._children:
-            _end(child)
+        with self._turn:
+            for _, child in self._children:
+                child.terminate()
+            for _, child in self._children:
+                _end(child)
+            self._children.clear()
         if self._held is not None:
             self._held.close()
 
-    def _watch(self) -> None:
-        while not self._stopping.wait(LOOK_SECONDS):
-            for number, (share, child) in enumerate(self._children):
+    def tick(self, now: datetime) -> bool:
+        """Replace those that died; returns False, as there is no more to do at once.
+
+        Raises Unavailable when none can be started: who died stays in its place, and the next look tries again.
+        """
+        with self._turn:
+            for place, (_, child) in enumerate(self._children):
                 if child.poll() is not None:
-                    log.error(logs.line("listener-died", pid=child.pid, status=child.returncode))
-                    _end(child)
-                    self._children[number] = (share, _start(share))
-                    self._stopping.wait(PAUSE_SECONDS)
+                    self._replace(place)
+        return False
+
+    def _replace(self, place: int) -> None:
+        share, child = self._children[place]
+        if child.stdout is not None and not child.stdout.closed:  # the first look at it
+            log.error(logs.line("listener-died", pid=child.pid, status=child.returncode))
+            _end(child)
+        try:
+            self._children[place] = (share, _start(share))
+        except OSError as error:
+            why = shortage(error) or error.strerror
+            raise Unavailable(f"a listener process that died is not replaced: {why}") from error
 
 
 def _shares(settings: Settings, port: int) -> Iterator[Settings]:

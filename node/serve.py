@@ -154,10 +154,11 @@ class Node:
         self._loop("reporters", reporters.tick, REFRESH_SECONDS)
 
     def _start_listeners(self) -> None:
-        from node.listener_group import ListenerGroup
+        from node.listener_group import LOOK_SECONDS, ListenerGroup
 
         group = ListenerGroup(self.settings)
         self._doors.append(group.drain)
+        self._loop("listeners", group.tick, LOOK_SECONDS)
         group.start()
         self.dicom_port = group.port
 

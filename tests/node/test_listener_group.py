@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +21,7 @@ from small_node import instances_in
 from node import listener_group
 from node.listener_group import ListenerGroup
 from node.scu import echo, send_files
+from node.serve import Node
 from node.settings import Settings
 from plugins.errors import Refused, Unavailable
 
@@ -70,6 +74,35 @@ def test_a_listener_process_that_dies_is_replaced_and_told(pair: NodeProcess) ->
     assert eventually(lambda: _listens(new, pair.dicom_port))
     for _ in range(10):
         echo(ae_title="NADIR", host="127.0.0.1", port=pair.dicom_port)
+
+
+def test_a_listener_process_that_cannot_be_replaced_now_is_replaced_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = {"plain_dicom": True, "dicom_host": "127.0.0.1", "dicom_port": 0, "http_port": 0}
+    node = Node(Settings(home=tmp_path / "home", listener_processes=2, **free), ["listener"])  # type: ignore[arg-type]
+    caplog.set_level(logging.INFO)
+    node.start()
+    try:
+        before = children(os.getpid())
+        tried: list[object] = []
+
+        def none_left(*command: object, **_: object) -> None:
+            tried.append(command)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(subprocess, "Popen", none_left)
+            killed = max(before)
+            os.kill(killed, signal.SIGKILL)
+            assert eventually(lambda: len(tried) > 1)
+        assert eventually(lambda: len(children(os.getpid()) - before) == 1)
+        assert eventually(lambda: "rounds-work loop=listeners" in caplog.text)
+        assert node.vitals.dead() == []
+    finally:
+        node.stop()
+    assert caplog.text.count(f"action=listener-died pid={killed}") == 1
+    assert "is not replaced: Too many open files; raise LimitNOFILE or ulimit -n" in caplog.text
 
 
 def test_listener_processes_end_when_their_parent_is_killed(pair: NodeProcess) -> None:
