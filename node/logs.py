@@ -10,11 +10,12 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import IO
 
+from node.scribe import Scribe
 from plugins.errors import NadirError
 
 TALKATIVE = ("pydicom", "pynetdicom", "highdicom", "py.warnings", "httpx", "httpcore", "uvicorn", "alembic")
@@ -146,12 +147,19 @@ def _plain(value: object) -> object:
     return value if isinstance(value, int | float | bool | None) else str(value)
 
 
+def _handler(stream: IO[str] | None) -> logging.Handler:
+    if stream is None:
+        with suppress(AttributeError, OSError):  # none, or one without a descriptor
+            return Scribe(sys.stderr.fileno(), lambda count: line("lines-lost", count=count))
+    return logging.StreamHandler(stream)
+
+
 def configure(level: str = "INFO", stream: IO[str] | None = None, *, form: str = "text") -> None:
     """Send every log record of this process to `stream`, standard error when not given, as single lines.
 
-    `form` is `text`, or `json` for what gathers logs.
+    `form` is `text`, or `json` for what gathers logs. Standard error is written to by a thread of its own.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _handler(stream)
     handler.setFormatter(JsonLine() if form == "json" else OneLine())
     handler.addFilter(WithoutValues())
     handler.addFilter(About())
