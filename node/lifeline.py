@@ -1,4 +1,4 @@
-"""A child process that does not outlive its parent."""
+"""A child process that does not outlive its parent, and the end of what it started."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+MARK = "ANALYSIS_SCRATCH"
+"""What all that a task starts inherits in its environment: the name of the task's scratch folder, its own."""
 
 
 def die_with(parent: int) -> None:
@@ -25,4 +28,15 @@ def die_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-__all__ = ["die_with"]
+def end_strays(scratch: str) -> None:
+    """Kill what a task of that scratch folder started and a killed node left behind, where the system tells (Linux).
+
+    By the mark and not by the number of its group: whose leader is gone may be another's by now.
+    """
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it is not ours, or has just ended
+            if f"{MARK}={scratch}".encode() in environ.read_bytes().split(b"\0"):
+                os.kill(int(environ.parent.name), signal.SIGKILL)
+
+
+__all__ = ["MARK", "die_with", "end_strays"]

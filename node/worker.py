@@ -18,6 +18,7 @@ from node.analyses import Analyses
 from node.child import run_in_child
 from node.deliveries import MORE_KINDS
 from node.fault import DiskFault, Shortage, disk_fault, place, shortage
+from node.lifeline import end_strays
 from node.logs import about, line
 from node.patient_pages import keep_page
 from node.response_job import PAGE, ResponseTask, response_task
@@ -97,7 +98,7 @@ class Worker:
         return True
 
     def _sweep(self) -> None:
-        """Delete what jobs of killed nodes left; the folder of a job that another process runs stays."""
+        """End and delete what jobs of killed nodes left; the folder of a job that another process runs stays."""
         lefts = list(self._scratch.glob("job-*"))  # first: a folder that comes later belongs to a running job
         with self._database.reading() as session:
             running = {str(job.id) for job in jobs.list_jobs(session, jobs.RUNNING)}
@@ -366,6 +367,7 @@ def _reason(error: Exception) -> tuple[str, str, bool]:
 
 
 def _delete(left: Path) -> None:
+    end_strays(left.name)
     try:
         shutil.rmtree(left)
     except OSError as error:

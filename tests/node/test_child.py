@@ -16,6 +16,7 @@ from patience import PATIENCE_SECONDS, eventually
 
 from node.child import LOG, run_in_child
 from node.fault import DiskFault
+from node.lifeline import end_strays
 from node.task import Answer, Task
 from plugins.errors import Broken, Refused, Unavailable
 
@@ -199,6 +200,25 @@ def test_no_analysis_outlives_a_killed_parent(
     parent.kill()
     parent.wait(60)
     assert eventually(lambda: not is_alive(child))
+
+
+def test_what_an_analysis_of_a_killed_parent_started_is_found_by_its_folder_and_ended(
+    make_task: Callable[..., Task], scratch: Path, tmp_path: Path
+) -> None:
+    journal = tmp_path / "journal"
+    settings = {"trouble": {"mode": "leaves_one_and_hangs", "journal": str(journal)}}
+    (tmp_path / "task").write_text(make_task(plugin_settings=settings).to_json())
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "task"), str(scratch)])
+    told = eventually(lambda: "left" in (text := journal.read_text() if journal.is_file() else "") and text)
+    child, left = (int(word) for word in str(told).split() if word.isdigit())
+    parent.kill()
+    parent.wait(60)
+    assert eventually(lambda: not is_alive(child))
+    assert is_alive(left)
+    end_strays(scratch.name + "-other")
+    assert is_alive(left)
+    end_strays(scratch.name)
+    assert eventually(lambda: not is_alive(left))
 
 
 @pytest.mark.parametrize(

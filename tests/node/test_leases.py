@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -12,6 +14,7 @@ from patience import PATIENCE_SECONDS, eventually
 from worker_bench import Bench
 
 from node import worker as worker_module
+from node.lifeline import MARK
 from plugins.errors import Unavailable
 from store import jobs
 from store.parking import park_job, unpark_job
@@ -151,6 +154,25 @@ def test_what_a_killed_node_left_is_swept_unless_its_job_runs(queued: Bench) -> 
         assert jobs.claim(session, "another", queued.now(), 60) is not None
     queued.worker()
     assert [p.name for p in (queued.node.home / "scratch").iterdir()] == ["job-1-x"]
+
+
+def test_what_an_analysis_of_a_killed_node_started_ends_with_its_folder(queued: Bench) -> None:
+    queued.settle()
+    strays = [subprocess.Popen(["sleep", "3600"], env={MARK: f"job-{number}-x"}) for number in (1, 2)]
+    try:
+        for number in (1, 2):
+            _leave(queued.node.home, number)
+        with queued.node.database.transaction() as session:
+            assert jobs.claim(session, "killed", queued.now(), 1) is not None
+        queued.worker()
+        assert strays[1].wait(PATIENCE_SECONDS) == -signal.SIGKILL
+        assert strays[0].poll() is None
+        assert queued.work(later=2)
+        assert strays[0].wait(PATIENCE_SECONDS) == -signal.SIGKILL
+    finally:
+        for stray in strays:
+            stray.kill()
+            stray.wait()
 
 
 def test_what_a_killed_attempt_left_goes_also_when_its_plugin_was_replaced(queued: Bench) -> None:

@@ -90,6 +90,10 @@ class Trouble:
         self.leaves_one_behind(study, volume)
         ctypes.string_at(0)
 
+    def leaves_one_and_hangs(self, study, volume):
+        self.leaves_one_behind(study, volume)
+        time.sleep(3600)
+
     def memory(self, study, volume):
         kept = []
         while True:
