@@ -8,8 +8,8 @@ become LPS mm by the geometry of the slice that is named; places in space need t
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from plugins.contract import Flag, Mark, Point, Volume
 from store.dicom.files import File
 from store.dicom.frames import frame_number
 from store.dicom.items import DEEPEST, children, code_of, items, name_of, same, text
-from store.dicom.values import integer, numbers
+from store.dicom.values import numbers
 from store.dicom.withdrawn import withdrawn
 
 MODALITIES = frozenset({"SR", "PR"})
@@ -35,7 +35,11 @@ _FIGURES = {"POINT": 1, "CIRCLE": 2, "ELLIPSE": 4}
 _OTHERS = frozenset({"MULTIPOINT", "POLYLINE", "POLYGON", "INTERPOLATED", "ELLIPSOID"})
 """Graphic types that are not read."""
 
+ONE_PLACE_MM = 0.1
+"""Marks on two images that lie nearer than this along each axis are one place."""
+
 Floats = NDArray[np.float64]
+_Slices = Mapping[str, Sequence[tuple[Volume, int]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,7 @@ def read_marks(files: Sequence[File], volumes: Sequence[Volume]) -> tuple[tuple[
     """
     gone = withdrawn(files)
     has_ct = any(volume.role == "ct" for volume in volumes)
+    slices = _slices(volumes)
     found: dict[tuple[float, ...], Mark] = {}
     flags: list[Flag] = []
     for file in files:
@@ -82,11 +87,11 @@ def read_marks(files: Sequence[File], volumes: Sequence[Volume]) -> tuple[tuple[
                     _flag("too-many-marks", file, f"more than {MOST} marks; the others are left out")
                 )
                 break
-            placed = _placed(place, mark, volumes)
-            if placed is not None:
-                found.setdefault(tuple(round(x, 1) for x in placed.point_mm), placed)
+            placed = _placed(place, mark, volumes, slices)
+            if len(placed) == 1:
+                found.setdefault(tuple(round(x, 1) for x in placed[0].point_mm), placed[0])
                 without_ct += not has_ct
-            elif place.is_on_one and not _names_no_frame(place, volumes):
+            elif place.is_on_one and not placed:
                 elsewhere += 1
             else:
                 on_all += 1
@@ -97,7 +102,7 @@ def read_marks(files: Sequence[File], volumes: Sequence[Volume]) -> tuple[tuple[
             words = "in a study without a CT in Hounsfield units; a marked lesion is measured on nothing else"
             flags.append(_flag("marks-without-ct", file, f"{_marks(without_ct)} {words}"))
         if on_all:
-            words = f"{_marks(on_all)} on all of its images: no single one is named, so no place is marked"
+            words = f"{_marks(on_all)} on several or all of its images: no single one is named, so no place is marked"
             flags.append(_flag("marks-on-all-images", file, words))
         if unread:
             flags.append(_flag("marks-not-read", file, _not_read(unread)))
@@ -241,49 +246,59 @@ def _figure(kind: str, data: Sequence[float], dimensions: int) -> tuple[Floats, 
     return points.mean(axis=0), float(np.linalg.norm(points[1] - points[0]))
 
 
-def _placed(place: _Place, mark: Mark, volumes: Sequence[Volume]) -> Mark | None:
-    """Return a mark with its place in the patient; None when its image or space is not among the volumes."""
+def _placed(place: _Place, mark: Mark, volumes: Sequence[Volume], slices: _Slices) -> list[Mark]:
+    """Return a mark at each of its places in the patient, two at most; none when its image or space is not there.
+
+    A figure on several images names as many places, unless they show one: the same image again, or another
+    reconstruction of the same plane. A multi-frame image whose frames are not told is named with all of them.
+    """
     if place.frame_of_reference_uid is not None:
         if place.frame_of_reference_uid not in {v.frame_of_reference_uid for v in volumes}:
-            return None
-        return replace(
-            mark,
-            point_mm=_point(place.middle),
-            extent_mm=place.length,
-            frame_of_reference_uid=place.frame_of_reference_uid,
-        )
+            return []
+        frame = place.frame_of_reference_uid
+        at, extent_mm = _point(place.middle), place.length
+        return [replace(mark, point_mm=at, extent_mm=extent_mm, frame_of_reference_uid=frame)]
+    found: list[Mark] = []
     for reference in place.references:
-        uid = text(reference, "ReferencedSOPInstanceUID")
-        for volume in volumes:
-            k = _slice(volume, uid, integer(reference, "ReferencedFrameNumber"))
-            if k is not None:
-                column, row = place.middle - 0.5
-                pixel_mm = max(volume.spacing_mm[1:])
-                return replace(
-                    mark,
-                    point_mm=_point(volume.to_mm((k, row, column))),
-                    extent_mm=None if place.length is None else place.length * pixel_mm,
-                    series_instance_uid=volume.series_instance_uid,
-                    frame_of_reference_uid=volume.frame_of_reference_uid,
-                )
-    return None
+        frames = numbers(reference, "ReferencedFrameNumber")
+        for volume, k in slices.get(text(reference, "ReferencedSOPInstanceUID"), ()):
+            if not frames or frame_number(volume, k) in (None, *frames):
+                here = _on_slice(place, mark, volume, k)
+                if not any(_is_one_place(here, other) for other in found):
+                    found.append(here)
+            if len(found) > 1:
+                return found
+    return found
 
 
-def _names_no_frame(place: _Place, volumes: Sequence[Volume]) -> bool:
-    """Return whether a figure is on a multi-frame image of the volumes and does not say on which of its frames."""
-    held = {uid for volume in volumes if volume.frame_numbers for uid in volume.sop_instance_uids}
-    return any(
-        text(one, "ReferencedSOPInstanceUID") in held and integer(one, "ReferencedFrameNumber") is None
-        for one in place.references
+def _on_slice(place: _Place, mark: Mark, volume: Volume, k: int) -> Mark:
+    column, row = place.middle - 0.5
+    return replace(
+        mark,
+        point_mm=_point(volume.to_mm((k, row, column))),
+        extent_mm=None if place.length is None else place.length * max(volume.spacing_mm[1:]),
+        series_instance_uid=volume.series_instance_uid,
+        frame_of_reference_uid=volume.frame_of_reference_uid,
     )
 
 
-def _slice(volume: Volume, uid: str, frame: int | None) -> int | None:
-    """Return the slice of an image of a volume; of a multi-frame image that of the frame."""
-    held = [k for k, own in enumerate(volume.sop_instance_uids) if own == uid]
-    if len(held) < 2:
-        return held[0] if held else None
-    return next((k for k in held if frame_number(volume, k) == frame), None)
+def _space(mark: Mark) -> str | None:
+    """Return in what the place of a mark is told: its frame of reference, or a series that has none."""
+    return mark.frame_of_reference_uid or mark.series_instance_uid
+
+
+def _is_one_place(one: Mark, other: Mark) -> bool:
+    near = np.allclose(one.point_mm, other.point_mm, rtol=0, atol=ONE_PLACE_MM)
+    return near and _space(one) == _space(other)
+
+
+def _slices(volumes: Sequence[Volume]) -> _Slices:
+    """Return the slices of each image by its SOP Instance UID: several of a multi-frame one."""
+    found: defaultdict[str, list[tuple[Volume, int]]] = defaultdict(list)
+    for volume in volumes:
+        for k, uid in enumerate(volume.sop_instance_uids):
+            found[uid].append((volume, k))
+    return found
 
 
 def _observer(item: Dataset) -> str:

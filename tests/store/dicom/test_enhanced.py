@@ -69,13 +69,15 @@ def test_an_enhanced_ct_is_read_by_the_positions_of_its_frames(tmp_path: Path) -
 
 def test_a_mark_on_a_multi_frame_image_lies_on_the_frame_that_it_names(tmp_path: Path) -> None:
     image = enhanced(tmp_path, CT, order=[3, 0, 5, 1, 4, 2])
-    named, unnamed = (annotation(image, "POINT", [3.5, 2.5]) for _ in range(2))
+    named, unnamed, several = (annotation(image, "POINT", [3.5, 2.5]) for _ in range(3))
     named.ReferencedImageSequence[0].ReferencedFrameNumber = 6
-    state(tmp_path / "pr.dcm", image, [named, unnamed])
+    several.ReferencedImageSequence[0].ReferencedFrameNumber = [6, 5]
+    state(tmp_path / "pr.dcm", image, [named, unnamed, several])
     read = read_study(tmp_path.iterdir())
     (mark,) = read.study.marks
     np.testing.assert_allclose(mark.point_mm, [5.0 + 3 * 0.75, -3.0 + 2 * 0.5, 2 * 2.5])
     assert [flag.code for flag in read.flags] == ["marks-on-all-images"]
+    assert "holds 2 marks on several or all of its images" in read.flags[0].sentence
 
 
 def of_kernels(frames: Items, shared: Items, kernels: list[str]) -> None:

@@ -12,6 +12,7 @@ from marked_images import (
     item,
     key_object,
     predecessor,
+    reference,
     report,
     scoord,
     scoord3d,
@@ -155,18 +156,71 @@ def test_a_figure_that_names_no_image_is_told_as_lying_on_all_of_them(images: li
     assert {(flag.code, flag.sentence) for flag in found.flags} == {
         (
             "marks-on-all-images",
-            f"The presentation state {dcmread(folder / name).SOPInstanceUID} holds {count} on all of its images: "
-            "no single one is named, so no place is marked.",
+            f"The presentation state {dcmread(folder / name).SOPInstanceUID} holds {count} on several or all of its "
+            "images: no single one is named, so no place is marked.",
         )
         for name, count in (("one.dcm", "1 mark"), ("two.dcm", "2 marks"))
     }
 
 
+@pytest.mark.parametrize("order", [(1, 3, 4), (4, 3, 1), (3, 3, 4)])
+def test_a_figure_on_several_slices_marks_none_of_them_and_is_told(
+    images: list[Path], order: tuple[int, ...]
+) -> None:
+    drawn = annotation(images[3], "CIRCLE", [20.5, 10.5, 23.5, 10.5], "Tumour")
+    drawn.ReferencedImageSequence = [reference(images[k]) for k in order]
+    state(images[0].parent / "pr.dcm", images[3], [drawn])
+    content = scoord(images[3], "POINT", [5.5, 6.5])
+    content.ContentSequence[0].ReferencedSOPSequence = [reference(images[k]) for k in order]
+    report(images[0].parent / "sr.dcm", images[3], [group("T", content)])
+    found = read_study(images[0].parent.iterdir())
+    assert found.study.marks == ()
+    words = "holds 1 mark on several or all of its images: no single one is named, so no place is marked."
+    assert [flag.code for flag in found.flags] == ["marks-on-all-images"] * 2
+    assert all(flag.sentence.endswith(words) for flag in found.flags)
+
+
+def test_a_figure_on_one_image_twice_beside_absent_ones_marks_it(images: list[Path]) -> None:
+    absent = make_series(images[0].parent.parent / "other", np.zeros((2, 24, 32)), series_uid="1.2.3.9")
+    drawn = annotation(images[3], "POINT", [5.5, 6.5])
+    drawn.ReferencedImageSequence = [reference(one) for one in (absent[1], images[3], images[3], absent[0])]
+    state(images[0].parent / "pr.dcm", images[3], [drawn])
+    (mark,), volume, codes = read(images)
+    assert codes == []
+    assert mark.point_mm == pytest.approx(place(3, 6, 5), abs=1e-3)
+    assert mark.series_instance_uid == volume.series_instance_uid
+
+
+@pytest.mark.parametrize(("own_frame", "count"), [(False, 1), (True, 0)])
+def test_a_figure_on_one_plane_of_two_series_marks_it_when_they_share_their_space(
+    images: list[Path], own_frame: bool, count: int
+) -> None:
+    thick = make_series(
+        images[0].parent,
+        np.zeros((3, 24, 32)),
+        spacing_mm=(2 * SPACING[0], *SPACING[1:]),
+        orientation=OBLIQUE,
+        origin_mm=ORIGIN,
+        series_number=2,
+        prefix="thick",
+        frame_of_reference_uid="1.2.3.4" if own_frame else None,
+    )
+    drawn = annotation(images[4], "POINT", [5.5, 6.5])
+    drawn.ReferencedImageSequence = [reference(images[4]), reference(thick[2])]
+    state(images[0].parent / "pr.dcm", images[4], [drawn])
+    found = read_study(images[0].parent.iterdir())
+    series = str(dcmread(images[4]).SeriesInstanceUID)
+    assert [mark.series_instance_uid for mark in found.study.marks] == [series] * count
+    assert [flag.code for flag in found.flags] == ["marks-on-all-images"] * (1 - count)
+    for mark in found.study.marks:
+        assert mark.point_mm == pytest.approx(place(4, 6, 5), abs=1e-3)
+
+
 def _named(image: Dataset) -> Dataset:
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = image.SOPClassUID
-    reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
-    return reference
+    named = Dataset()
+    named.ReferencedSOPClassUID = image.SOPClassUID
+    named.ReferencedSOPInstanceUID = image.SOPInstanceUID
+    return named
 
 
 def test_where_a_number_was_measured_and_what_nadir_wrote_itself_is_no_mark(images: list[Path]) -> None:
