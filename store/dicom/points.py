@@ -63,13 +63,13 @@ class _Place:
 def read_marks(files: Sequence[File], volumes: Sequence[Volume]) -> tuple[tuple[Mark, ...], tuple[Flag, ...]]:
     """Return the marks of the reports and presentation states among files, and why others could not be placed.
 
-    Marks at one place count once. Reports that merely measure (a point under a number with a value) mark nothing, nor
-    do objects that were withdrawn.
+    Marks at one place of one frame of reference count once. Reports that merely measure (a point under a number with a
+    value) mark nothing, nor do objects that were withdrawn.
     """
     gone = withdrawn(files)
     has_ct = any(volume.role == "ct" for volume in volumes)
     slices = _slices(volumes)
-    found: dict[tuple[float, ...], Mark] = {}
+    found: dict[tuple[object, ...], Mark] = {}
     flags: list[Flag] = []
     for file in files:
         if file.modality not in MODALITIES:
@@ -89,7 +89,8 @@ def read_marks(files: Sequence[File], volumes: Sequence[Volume]) -> tuple[tuple[
                 break
             placed = _placed(place, mark, volumes, slices)
             if len(placed) == 1:
-                found.setdefault(tuple(round(x, 1) for x in placed[0].point_mm), placed[0])
+                (one,) = placed
+                found.setdefault((_space(one), *(round(x, 1) for x in one.point_mm)), one)
                 without_ct += not has_ct
             elif place.is_on_one and not placed:
                 elsewhere += 1

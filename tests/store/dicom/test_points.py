@@ -216,6 +216,23 @@ def test_a_figure_on_one_plane_of_two_series_marks_it_when_they_share_their_spac
         assert mark.point_mm == pytest.approx(place(4, 6, 5), abs=1e-3)
 
 
+def test_marks_at_the_same_mm_in_two_frames_of_reference_are_two(tmp_path: Path) -> None:
+    voxels = np.zeros((6, 24, 32))
+    for number, frame in enumerate(("1.2.3", "1.2.4"), start=1):
+        series = make_series(
+            tmp_path, voxels, frame_of_reference_uid=frame, series_number=number, prefix=f"ct{number}"
+        )
+        for again in "ab":
+            drawn = annotation(series[4], "POINT", [5.5, 6.5], frame)
+            state(tmp_path / f"pr{number}{again}.dcm", series[4], [drawn])
+    found = read_study(tmp_path.iterdir())
+    assert sorted((mark.label, mark.frame_of_reference_uid) for mark in found.study.marks) == [
+        ("1.2.3", "1.2.3"),
+        ("1.2.4", "1.2.4"),
+    ]
+    assert {mark.point_mm for mark in found.study.marks} == {(5.0, 6.0, 8.0)}
+
+
 def _named(image: Dataset) -> Dataset:
     named = Dataset()
     named.ReferencedSOPClassUID = image.SOPClassUID
