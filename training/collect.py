@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom import Dataset
@@ -25,6 +25,7 @@ from store.labels import Label, Left
 from store.objects import ObjectStore
 from store.tables import Instance, Series
 from training.curate.case_files import case_name, write_case, write_data_set
+from training.image_owners import VOXELS, sha256_of_voxels
 from training.labelled_kind import KINDS, LabelledKind
 from training.manifest import FOLDS, Case, DataManifest
 
@@ -61,8 +62,12 @@ def collect(
         try:
             read = read_study(_images(session, objects, series, kind.with_ct))
             names = _names(own)
-            for label in own:
-                cases += _case(objects, label, read, folder, kind, names[label], left)
+            found = [
+                one for label in own for one in _case(objects, label, read, folder, kind, names[label], left)
+            ]
+            if found:
+                voxels = sha256_of_voxels(read.study.volume(series))
+                cases += [replace(case, tags={**case.tags, VOXELS: voxels}) for case in found]
         except Refused as refusal:
             left += [_left(label, refusal.sentence) for label in own]
     if not cases:

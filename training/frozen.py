@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from plugins.errors import Refused
 from store.patient_key import fold_of_patient, patient_key
 from training.evaluate.data import open_data, open_learnable
+from training.image_owners import Owners
 from training.labelled_kind import KINDS
 from training.manifest import FOLDS, Case, DataManifest, read_manifest
 from training.recipe import Recipe
@@ -95,19 +96,21 @@ def freeze(
 ) -> Frozen:
     """Return the data of a run after its manifests were written; `held_out` is that of the champion's card.
 
-    Refuses `patient-on-both-sides` (on the hold-out and learned from), and what `open_data` refuses of a data set that
-    is replayed; of those, cases of other families and persons of the hold-out are left out, under whatever identifier,
-    or known by their images.
+    Refuses what `require_apart` does, and what `open_data` refuses of a data set that is replayed; of those, cases of
+    other families and persons of the hold-out are left out, under whatever identifier, or known by their images, and
+    cases with the images of another patient.
     """
     assert gathered.learn is not None and gathered.judge is not None
     people, hold_out = gathered.people, gathered.judge.cases
     require_apart(gathered.learn.cases, hold_out, people)
     cases = list(gathered.learn.cases)
+    held, owners = Owners(hold_out), Owners(cases)
     for number, place in enumerate(recipe.replay):
         own = _replayed(folder / LEARN, f"{REPLAY}{number}", place, KINDS[recipe.family].image_role)
         series = {case.tags.get(SERIES) for case in hold_out} - {None}
         judged = _among(own, hold_out, people) | {c.patient_id for c in own if c.tags.get(SERIES) in series}
-        cases += [case for case in own if case.patient_id not in judged]
+        judged |= {case.patient_id for case in own if held.other(case) is not None}
+        cases += owners.apart(case for case in own if case.patient_id not in judged)
     folded = (replace(case, fold=fold_of(case.patient_id, held_out, people)) for case in cases)
     cases = sorted(folded, key=lambda case: case.case_id)
     learn = DataManifest(name=gathered.learn.name, cases=tuple(cases))
@@ -127,9 +130,17 @@ def freeze(
 
 
 def require_apart(learn: Collection[Case], hold_out: Collection[Case], people: People) -> None:
-    """Refuse (`patient-on-both-sides`) when a person of the hold-out is learned from."""
+    """Refuse when a person (`patient-on-both-sides`) or an image (`image-of-two-patients`) is judged on and learned."""
     if both := sorted(_among(learn, hold_out, people)):
         raise Refused("patient-on-both-sides", f"patient {both[0]} is on the hold-out and learned from")
+    owners = Owners(hold_out)
+    for case in learn:
+        if (other := owners.other(case)) is not None:
+            raise Refused(
+                "image-of-two-patients",
+                f"an image of {case.case_id} that is learned from is also one of patient {other} on the hold-out; "
+                "retrain, which leaves one of them out",
+            )
 
 
 def is_same(folder: Path, frozen: Frozen) -> bool:

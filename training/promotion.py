@@ -19,14 +19,17 @@ def approve(
 ) -> Promotion:
     """Let a model count from now on, and return the row that says so.
 
-    Refuses what `store.registry.approve` does, and `patient-on-both-sides` as `require_still_apart`.
+    Refuses what `store.registry.approve` does, and what `require_still_apart` does.
     """
     require_still_apart(session, home, registry.version_of(session, family, number))
     return registry.approve(session, home, family, number, author=author, now=now, note=note)
 
 
 def require_still_apart(session: Session, home: Path, version: ModelVersion) -> None:
-    """Refuse (`patient-on-both-sides`) a model when persons of both sides of its run are known to be one by now."""
+    """Refuse (`patient-on-both-sides`) a model when persons of both sides of its run are known to be one by now.
+
+    Refuses `image-of-two-patients` where one image is on both sides, as earlier releases let it be.
+    """
     run = None if version.run_pk is None else runs.get(session, version.run_pk)
     places = [home / run.folder / side / MANIFEST for side in (LEARN, JUDGE)] if run and run.folder else []
     if places and all(place.is_file() for place in places):  # whoever tidied up keeps his models

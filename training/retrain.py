@@ -13,7 +13,7 @@ that lies elsewhere now; it removes them otherwise and begins anew.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from training.frozen import (
     require_whole,
 )
 from training.gate import APPROVED
+from training.image_owners import one_patient_each
 from training.manifest import Case, DataManifest
 from training.pulse import Pulse
 from training.recipe import Recipe
@@ -156,9 +157,10 @@ class Retraining:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True, mode=0o700)
         self._doing(number, "collecting what people drew and approved")
-        gathered = self.gather(work, champion)
+        before = self._learned_before()
+        gathered = one_patient_each(self.gather(work, champion), before)
         reach("retrain-collected")
-        new = self._new(gathered)
+        new = _new(gathered, before)
         if (why := self._too_few(gathered, new, champion)) is not None:
             shutil.rmtree(work)
             self._end(number, State.TOO_FEW, why, **self._counts(gathered, new))
@@ -194,13 +196,11 @@ class Retraining:
     def _folder(self, number: int) -> Path:
         return self.home / FOLDER / self.recipe.family / str(number)
 
-    def _new(self, gathered: Gathered) -> int:
-        """Return how many masks no run that ended with a model has learned from."""
+    def _learned_before(self) -> tuple[Case, ...]:
+        """Return what the runs that ended with a model have learned from."""
         with self.database.reading() as session:
             finished = runs.list_runs(session, self.recipe.family, runs.LEARNED)
-        before = learned_before([self.home / run.folder for run in finished if run.folder])
-        known = {mask_of(case) for case in before if not is_replayed(case)}
-        return sum(mask_of(case) not in known for case in _cases(gathered.learn))
+        return learned_before([self.home / run.folder for run in finished if run.folder])
 
     def _counts(self, gathered: Gathered, new: int) -> dict[str, int]:
         return {"labels": len(_cases(gathered.learn)), "new_labels": new}
@@ -375,6 +375,12 @@ class Retraining:
     def _end(self, number: int, state: State, said: str, **values: int) -> None:
         with self.database.transaction() as session:
             runs.end(session, number, self.owner, state, said, self.database.now(), **values)
+
+
+def _new(gathered: Gathered, before: Collection[Case]) -> int:
+    """Return how many masks were not learned from before."""
+    known = {mask_of(case) for case in before if not is_replayed(case)}
+    return sum(mask_of(case) not in known for case in _cases(gathered.learn))
 
 
 def _cases(manifest: DataManifest | None) -> tuple[Case, ...]:

@@ -165,7 +165,9 @@ def test_doubt_is_learned_anew_from_cases_that_each_network_has_not_seen(node: P
 
     def learned(folder: Path, patients: tuple[str, ...]) -> tuple[Frozen, Mapping[str, Any] | None]:
         folder.mkdir()
-        frozen = freeze(folder, gather(patients)(folder, None), RECIPE, "c" * 64, {})
+        judge = write_labels(folder / "judge", "hold-out", JUDGES, len(many))
+        gathered = replace(gather(patients)(folder, None), judge=judge)
+        frozen = freeze(folder, gathered, RECIPE, "c" * 64, {})
         faked_run(folder, champion, frozen.learn)
         return frozen, recalibrated(champion, frozen, 0, asked.append)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from store.tables import Instance, Patient
 from training.collect import Collected, collect
 from training.frozen import Gathered
 from training.gather import gather
+from training.image_owners import VOXELS
 from training.lidc import load_nodule
 from training.manifest import Case, DataManifest, read_manifest
 
@@ -137,6 +139,8 @@ def test_a_case_is_what_was_drawn_on_the_grid_of_its_images(
             is_edge = box[axis] == slice(0, mask.shape[axis])
             assert room >= 15 or is_edge or box[axis].start == 0 or box[axis].stop == mask.shape[axis]
         assert case.patient_id == patient_key(LEARNT)
+        voxels = hounsfield(by_visit[name].images).astype(np.float32)
+        assert case.tags[VOXELS] == hashlib.sha256(voxels).hexdigest()
         assert (case.tags["scanner"], case.tags["kernel"]) == ("ACME Scan 1", "B45f")
         assert (case.tags["origin"], case.tags["slice_thickness_mm"]) == ("corrected", 2.0)
         assert case.fold == int(patient_key(LEARNT), 16) % 5

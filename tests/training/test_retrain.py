@@ -25,6 +25,7 @@ from label_crops import (
     gather,
     make_node,
     retrain,
+    write_labels,
 )
 from safetensors.torch import load_file
 from sqlmodel import select
@@ -185,6 +186,23 @@ def test_too_little_to_learn_from_or_to_judge_on_trains_nothing(
     ended = retrain(home, database, gather(learners, judges))
     assert ended.state == State.TOO_FEW
     assert says in ended.said
+
+
+def test_images_of_the_hold_out_under_another_patient_are_left_out_and_told(
+    home: Path, database: Database
+) -> None:
+    def same(folder: Path, _: object) -> Gathered:
+        return Gathered(
+            learn=write_labels(folder / "learn", "labels", LEARNERS),
+            judge=write_labels(folder / "judge", "hold-out", JUDGES),
+        )
+
+    ended = retrain(home, database, same)
+    assert ended.state == State.TOO_FEW
+    assert ended.said.startswith("2 masks to learn from are new since the last run, and 4 are asked for")
+    assert ended.left_out == (
+        "6 masks are not learned from: their images are, byte for byte, those of another patient; let them be one",
+    )
 
 
 def test_a_challenger_that_answers_as_the_champion_does_is_refused(home: Path, database: Database) -> None:
