@@ -26,7 +26,7 @@ def run(bundle: Bundle, image: Path, device: str = "cpu") -> tuple[Layers, NDArr
     The bundle's own sections `preprocessing`, `network_def`, `inferer` and `postprocessing` are used, without what
     saves files; the weights are read as numbers only. How the channels are read stands in `models.bundle_channels`.
     Raises BadModel: `unreadable-weights`, `bundle-channels`, and `bundle-failed` with what the bundle said, or where
-    its answer is not finite.
+    its answer is not finite, or no picture that lies anywhere.
     """
     from monai.bundle.config_parser import ConfigParser
 
@@ -59,8 +59,25 @@ def _answer(parser: Any, bundle: Bundle, image: Path, device: str) -> Any:
         answer = parser.get_parsed_content("inferer")(data["image"][None].to(device), network)[0].cpu()
     require_finite(answer, "bundle-failed")  # an argmax or a threshold would hide it
     done = parser.get_parsed_content("postprocessing")({**data, "pred": answer})["pred"]
+    _require_picture(done)
     require_finite(done, "bundle-failed")
     return done
+
+
+def _require_picture(done: Any) -> None:
+    """Raise BadModel (`bundle-failed`) for an answer without a place, of other axes, or that numpy cannot hold."""
+    import torch
+
+    kind = getattr(done, "dtype", None)
+    if not isinstance(done, torch.Tensor) or not hasattr(done, "affine"):
+        fault = "has no affine, so that nobody knows where it lies: keep track_meta, and bring it back with Invertd"
+    elif done.ndim != 4:
+        fault = f"has the shape {tuple(done.shape)} and has to be (channel, x, y, z): take no axis away"
+    elif kind == torch.bfloat16 or done.is_complex():
+        fault = f"is of {kind}, which cannot be read: cast it to float32"
+    else:
+        return
+    raise BadModel("bundle-failed", f"what the bundle's postprocessing gives {fault}")
 
 
 def _save_nothing(section: object) -> None:

@@ -41,7 +41,15 @@ def on_grid(labels: NDArray[Any], affine: NDArray[np.float64], volume: Volume) -
     """
     corners = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]) * [*labels.shape, 1.0]
     lies, wanted = corners @ affine.T, corners @ affine_ras(volume).T
-    if labels.shape != volume.array.shape[::-1] or not np.allclose(lies, wanted, atol=LARGEST_SHIFT_MM):
+    if labels.shape == volume.array.shape[::-1] and not np.allclose(lies, wanted, atol=LARGEST_SHIFT_MM):
+        away_mm = np.linalg.norm(lies - wanted, axis=1).max()
+        raise Refused(
+            "other-grid",
+            f"the model gave labels of {labels.shape} voxels, as the image has, but with another origin or direction:"
+            f" they lie up to {away_mm:.2f} mm from it; it has to keep the affine of the image (in MONAI: track_meta,"
+            " and Invertd)",
+        )
+    if labels.shape != volume.array.shape[::-1]:
         raise Refused(
             "other-grid",
             f"the model gave labels of {labels.shape} voxels on a grid of its own; it has to bring them back to that"

@@ -88,6 +88,59 @@ def test_a_bundle_that_leaves_rows_and_columns_exchanged_is_refused_though_the_f
     assert refused.value.code == "other-grid"
 
 
+def test_a_bundle_that_loses_where_the_image_lies_is_told_by_how_many_mm(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    inference = folder / "configs" / "inference.json"
+    plain = json.loads(inference.read_text())
+    steps = plain["preprocessing"]["transforms"]
+    plain["preprocessing"]["transforms"] = [*steps[:2], {**steps[-1], "track_meta": False}]
+    discrete = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
+    plain["postprocessing"]["transforms"] = [discrete]
+    inference.write_text(json.dumps(plain))
+    volume = oblique()
+    corners = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]) * [56, 48, 40, 1]
+    away_mm = np.linalg.norm(corners @ (affine_ras(volume) - np.eye(4)).T, axis=1).max()
+    with pytest.raises(Refused, match=r"other-grid: .* another origin or direction") as refused:
+        bundle_of(folder).run(study_of(volume))
+    assert "(56, 48, 40) voxels, as the image has, but" in refused.value.sentence
+    assert f"up to {away_mm:.2f} mm from it; it has to keep the affine of the image" in refused.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("last", "says"),
+    [
+        (
+            {"_target_": "EnsureTyped", "track_meta": False},
+            "has no affine, .* keep track_meta, and bring it back with Invertd",
+        ),
+        ({"_target_": "ToNumpyd"}, "has no affine, .* keep track_meta, and bring it back with Invertd"),
+        (
+            {"_target_": "SqueezeDimd", "dim": 0},
+            r"has the shape \(56, 48, 40\) and has to be \(channel, x, y, z\)",
+        ),
+        (
+            {"_target_": "CastToTyped", "dtype": "$torch.bfloat16"},
+            "is of torch.bfloat16, .* cast it to float32",
+        ),
+        (
+            {"_target_": "CastToTyped", "dtype": "$torch.complex64"},
+            "is of torch.complex64, .* cast it to float32",
+        ),
+    ],
+)
+def test_a_bundle_whose_answer_is_no_picture_in_the_patient_is_refused_with_what_to_do(
+    tmp_path: Path, last: dict[str, object], says: str
+) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    inference = folder / "configs" / "inference.json"
+    plain = json.loads(inference.read_text())
+    plain["postprocessing"]["transforms"].append({"keys": "pred", **last})
+    inference.write_text(json.dumps(plain))
+    with pytest.raises(Refused, match=f"what the bundle's postprocessing gives {says}") as refused:
+        bundle_of(folder).run(study_of(oblique()))
+    assert refused.value.code == "bundle-failed"
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_picture_is_refused_when_the_corner_at_the_end_of_one_axis_lies_elsewhere(axis: int) -> None:
     volume = oblique()
