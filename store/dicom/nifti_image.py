@@ -32,6 +32,7 @@ from store.dicom.voxels import AIR_HU
 LOWEST_HU, HIGHEST_HU = -32768.0, 32767.0
 """What 16 bits hold; the lowest is padding."""
 LEAST_RANGE = 10.0
+"""Hounsfield units between the lowest and the highest value of a CT, at least."""
 SQUARE = 0.02
 """Two voxel distances that differ by less than this part are equal."""
 SHEAR = 1e-3
@@ -128,9 +129,14 @@ def require_hounsfield(values: NDArray[Any], name: str) -> None:
             f"{name} has values from {low:g} to {high:g}, and Hounsfield units here are from {LOWEST_HU:g} to "
             f"{HIGHEST_HU:g}; convert them first",
         )
-    is_flat = high - low < LEAST_RANGE
+    if high - low < LEAST_RANGE:
+        raise Refused(
+            "not-hounsfield",
+            f"{name} has values from {low:g} to {high:g}: a CT in Hounsfield units spans {LEAST_RANGE:g} or more; is "
+            "it empty, or scaled?",
+        )
     low = float(values.min(where=values >= AIR_HU, initial=high))  # what lies below is padding
-    if low >= 0 or is_flat:
+    if low >= 0:
         raise Refused(
             "not-hounsfield",
             f"{name} has values from {low:g} to {high:g}: a CT in Hounsfield units has some below 0; is it another "

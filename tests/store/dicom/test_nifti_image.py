@@ -137,6 +137,17 @@ def test_padding_below_air_does_not_make_an_offset_to_hounsfield_units(tmp_path:
     assert read_ct(save(image(values=lung), tmp_path / "ct.nii")).volume.array.max() == -1100
 
 
+@pytest.mark.parametrize(("low", "high"), [(-1000, -1000), (0, 0), (40, 40), (0, 1), (-1, 1)])
+def test_a_flat_image_is_told_as_one(tmp_path: Path, low: float, high: float) -> None:
+    values = np.full((11, 10, 4), float(low))
+    values[0] = high
+    with pytest.raises(Refused, match="not-hounsfield") as refusal:
+        read_ct(save(image(values=values), tmp_path / "ct.nii"))
+    assert refusal.value.sentence == (
+        f"ct.nii has values from {low} to {high}: a CT in Hounsfield units spans 10 or more; is it empty, or scaled?"
+    )
+
+
 def test_the_lowest_value_of_16_bits_is_padding_and_becomes_air(tmp_path: Path) -> None:
     values = np.linspace(-900, 882, 440).reshape(11, 10, 4)
     values[0] = -32768
