@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import cc3d
@@ -91,6 +92,8 @@ class NoduleView:
         lengths_mm = (*voxels_mm, *fits_mm, self.point_sigma_mm, self.furthest_mm)
         if not all(0 < mm < math.inf for mm in lengths_mm) or min(self.shape) < 1 or self.passes < 1:
             raise ValueError("shape, passes and all that is in mm are more than 0")
+        if any(a >= b for sizes_mm in (voxels_mm, fits_mm) for a, b in pairwise(sizes_mm)):
+            raise ValueError("voxels_mm and fits_mm are named in ascending order, the finest first")
         if not windows or not all(-math.inf < low < high < math.inf for low, high in windows):
             raise ValueError("windows_hu are pairs of HU, the lower one first")
         if not 0 <= self.level <= 1:

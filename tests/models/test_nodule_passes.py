@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -92,3 +94,14 @@ def test_a_view_is_read_from_a_card() -> None:
         "point_sigma_mm": 3.0,
     }
     assert NoduleView.of(plain) == VIEW
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [("voxels_mm", [2, 1, 0.5]), ("fits_mm", [16, 8]), ("fits_mm", [8, 8])]
+)
+def test_a_view_whose_sizes_are_not_in_ascending_order_is_refused(key: str, said: list[float]) -> None:
+    plain = {**asdict(VIEW), key: said}
+    with pytest.raises(
+        ValueError, match="voxels_mm and fits_mm are named in ascending order, the finest first"
+    ):
+        NoduleView.of(plain)
