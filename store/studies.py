@@ -19,6 +19,7 @@ from store.database import aware_utc
 from store.due import has_come
 from store.instances import RECEIVING, SETTLED, STALE_SECONDS, still_open
 from store.objects import ObjectStore
+from store.outstanding import is_to_come
 from store.part10 import Header
 from store.tables import Association, AssociationStudy, Instance, Revision, RevisionInstance, Series, Study
 
@@ -45,10 +46,10 @@ def due(
 ) -> list[Due]:
     """Return the studies that are to be settled, longest waiting first.
 
-    A study is due when it was quiet for `quiet_seconds` (or a trusted source called it whole) and no association
-    that touched it is open; an open one counts until it was silent for `stale_seconds`. It is due in any case
-    `hard_cap_seconds` after the first content since it last settled. Asked each second: only what is being received
-    is looked at, by an index that holds nothing else.
+    A study is due when it was quiet for `quiet_seconds` (or a trusted source called it whole), no association that
+    touched it is open and nothing of it is still to come (`store.outstanding`); an open one counts until it was silent
+    for `stale_seconds`. It is due in any case `hard_cap_seconds` after the first content since it last settled. Asked
+    each second: only what is being received is looked at, by an index that holds nothing else.
     """
     now = aware_utc(now)
     busy = exists().where(
@@ -58,7 +59,7 @@ def due(
     )
     quiet_for, cap = timedelta(seconds=quiet_seconds), timedelta(seconds=hard_cap_seconds)
     quiet = or_(has_come(Study.last_arrival_at, now - quiet_for, quiet_for), col(Study.settle_now))
-    whole = and_(quiet, ~busy)
+    whole = and_(quiet, ~busy, ~is_to_come())
     capped = has_come(Study.first_arrival_at, now - cap, cap)
     statement = (
         select(Study.id, Study.last_arrival_at, whole.label("whole"))

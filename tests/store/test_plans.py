@@ -49,6 +49,7 @@ def test_what_settles_is_asked_of_the_studies_that_are_being_received_alone(data
     plan = _plan(database, statement, values)
     (line,) = (line for line in plan.splitlines() if "ix_study_receiving" in line)
     assert "USING INDEX" in line or "Index Scan" in line
+    assert "SCAN pull" not in plan and "Seq Scan on pull" not in plan
 
 
 def test_the_names_of_results_are_read_by_the_beginning_of_their_hash(

@@ -14,7 +14,7 @@ from sqlmodel import Session, select
 
 from store import instances, jobs, studies
 from store.database import Database
-from store.tables import Job, Revision, Study
+from store.tables import Job, Pull, Revision, Study
 
 
 def due(session: Session, seconds: float, quiet: float = 60, cap: float = 5400) -> list[tuple[int, bool]]:
@@ -47,6 +47,22 @@ def test_an_open_association_that_touched_the_study_holds_it_back_until_it_close
         assert due(session, 161) == []
         instances.close_association(session, pk, at(161))
         assert due(session, 161) == [(recorded.study_pk, False)]
+
+
+def test_a_study_of_which_the_pacs_told_is_held_back_until_its_pull_ended_or_the_hard_cap_has_come(
+    database: Database,
+) -> None:
+    with database.transaction() as session:
+        study_pk, other = arrive(session, 1).study_pk, arrive(session, 1, "1.2.4").study_pk
+        told = Pull(study_instance_uid="1.2.3", run_after=at(0), requested_at=at(0))
+        session.add(told)
+        studies.hint_complete(session, "1.2.3")
+        assert due(session, 5399) == [(other, False)]
+        assert due(session, 5400) == [(study_pk, True), (other, False)]
+        for state in ("pulled", "parked"):
+            told.state = state
+            session.flush()
+            assert due(session, 60) == [(study_pk, False), (other, False)]
 
 
 def test_the_hard_cap_settles_a_study_that_never_falls_quiet_and_says_so(database: Database) -> None:

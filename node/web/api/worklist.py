@@ -227,7 +227,7 @@ def _of_studies(made: APIRouter, site: Site) -> None:
     @made.post("/studies/{uid}/settle", responses=form.problems(404, 409))
     @allow("physicist")
     def settle(request: Request, uid: Uid) -> Done:
-        """Call a study whole, without waiting for the quiet time; who still sends it is waited for."""
+        """Call a study whole, without waiting for the quiet time; who still sends it, and the PACS, is waited for."""
 
         def do(session: Session, now: datetime, by: str) -> str:
             if not studies.hint_complete(session, uid):
