@@ -61,7 +61,7 @@ def analyse(task: Task) -> Answer:
     refused: tuple[Flag, ...] = ()
     read: ReadStudy | None = None
     try:
-        read = read_study([Path(f) for f in task.files])
+        read = read_study([Path(f) for f in task.files], task.doubts)
         refused = read.study.refused
         if (reason := _why_useless(read)) is not None:
             raise reason

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from models.place import ModelPlace
-from plugins.contract import Mark, Plugin
+from plugins.contract import Flag, Mark, Plugin
 from plugins.registry import config_sha256
 from store.analysed import AnalysedFindings, build
 from store.keys import job_key
@@ -87,6 +87,8 @@ class Task:
     """The models made here that count, by family."""
     run: int = 0
     """How often the same work had been asked for before."""
+    doubts: tuple[Flag, ...] = ()
+    """What is doubtful about the study that its files do not tell."""
 
     @property
     def requests(self) -> tuple[Mark, ...]:
@@ -105,6 +107,7 @@ class Task:
         raw |= {name: tuple(raw[name]) for name in ("files", "plugins", "more")}
         marks = tuple(tuple(point) for point in raw["marks"])
         models = {family: ModelPlace(**place) for family, place in raw["models"].items()}
+        raw["doubts"] = tuple(Flag(**doubt) for doubt in raw["doubts"])
         return cls(**{**raw, "marks": marks, "past": build(Past, raw["past"]), "models": models})
 
 

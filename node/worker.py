@@ -24,11 +24,13 @@ from node.patient_pages import keep_page
 from node.response_job import PAGE, ResponseTask, response_task
 from node.settings import Settings
 from node.task import Analysed, Answer, Identity, Task
+from plugins.contract import Flag
 from plugins.errors import Broken, NadirError, Refused, Unavailable
 from store import findings, jobs, outbox, response_jobs, studies, uploads
 from store.database import Database
 from store.failpoint import reach
 from store.objects import Kept, ObjectStore
+from store.outstanding import lacking
 from store.reissue import reissue
 from store.remembered import past_of
 from store.retrack import retrack
@@ -251,6 +253,7 @@ class Worker:
             past=past_of(session, self._objects, job, self._settings.priors_compared),
             models=models,
             run=job.run,
+            doubts=_doubts(session, revision),
             more=tuple(kind for kind in MORE_KINDS if self._settings.destinations_of(kind)),
         )
 
@@ -354,6 +357,12 @@ class Worker:
                     )
         except jobs.Fenced:
             log.warning(line("job-fenced", job=job.id, plugin=job.plugin, attempt=job.attempt))
+
+
+def _doubts(session: Session, revision: Revision) -> tuple[Flag, ...]:
+    """Return what is doubtful about a revision that its files do not tell."""
+    sentence = lacking(session, revision)
+    return (Flag(code="not-fetched-whole", sentence=sentence),) if sentence else ()
 
 
 def _reason(error: Exception) -> tuple[str, str, bool]:

@@ -1,11 +1,16 @@
-"""What is still to be fetched of a study that is being received."""
+"""What is still to be fetched of a study, and what never came of it."""
 
 from __future__ import annotations
 
 from sqlalchemy import ColumnElement
-from sqlmodel import col, exists
+from sqlmodel import Session, col, exists
 
-from store.tables import Pull, Study
+from store.tables import Pull, Revision, Study
+
+GIVEN_UP = (
+    "the PACS told of this study and did not give all of it, and its pull was given up; images may be missing"
+)
+NOT_ENDED = "the study settled by its longest time, before its pull had ended; images may be missing"
 
 
 def is_to_come() -> ColumnElement[bool]:
@@ -14,4 +19,17 @@ def is_to_come() -> ColumnElement[bool]:
     return exists().where(of_it, col(Pull.state) == "waiting")
 
 
-__all__ = ["is_to_come"]
+def lacking(session: Session, revision: Revision) -> str:
+    """Return in a sentence why images of a revision may be missing: its pull was given up, or the hard cap came first.
+
+    Empty when no pull of its study failed.
+    """
+    pull = session.get(Pull, session.get_one(Study, revision.study_pk).study_instance_uid)
+    if pull is None:
+        return ""
+    if pull.state == "parked":
+        return GIVEN_UP
+    return NOT_ENDED if pull.state == "waiting" and revision.forced else ""
+
+
+__all__ = ["is_to_come", "lacking"]

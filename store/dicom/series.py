@@ -36,11 +36,11 @@ class ReadStudy:
     """Doubts about files that belong to no volume."""
 
 
-def read_study(paths: Iterable[Path]) -> ReadStudy:
+def read_study(paths: Iterable[Path], known: Iterable[Flag] = ()) -> ReadStudy:
     """Return the study that the files hold: every readable series as a volume, the regions and points drawn on them.
 
     A series or region that cannot be used is in `study.refused` with its code. Nadir's own results and plans are passed
-    over. Refuses as a whole (`no-images`, `mixed-patients`, `several-studies`).
+    over. `known` are doubts that no file tells. Refuses as a whole (`no-images`, `mixed-patients`, `several-studies`).
     """
     with quiet():
         files, flags, refused = read_files(paths)
@@ -57,7 +57,7 @@ def read_study(paths: Iterable[Path]) -> ReadStudy:
         return ReadStudy(
             study=replace(_study(files, volumes, drawn, refused), marks=marks),
             headers=headers,
-            flags=(*flags, *doubts),
+            flags=(*known, *flags, *doubts),
         )
 
 

@@ -22,8 +22,9 @@ from node import worker as worker_module
 from plugins.errors import Unavailable
 from store import jobs
 from store.fsck.check import check
+from store.outstanding import GIVEN_UP, NOT_ENDED
 from store.rerun import rerun
-from store.tables import Delivery, Finding, Measurement, Refusal, Result
+from store.tables import Delivery, Finding, Measurement, Pull, Refusal, Result, Study
 
 
 @pytest.fixture
@@ -147,6 +148,26 @@ def test_a_doubt_of_an_analysis_that_found_nothing_is_a_row(queued: Bench) -> No
     queued.work()
     assert queued.rows(Finding) == []
     assert [(r.code, r.refused) for r in queued.rows(Refusal)] == [("odd", False)]
+
+
+@pytest.mark.parametrize(
+    ("state", "hard_cap_seconds", "told"),
+    [("parked", 5400, [GIVEN_UP]), ("waiting", 0.001, [NOT_ENDED]), ("pulled", 5400, [])],
+)
+def test_a_study_that_the_pacs_did_not_give_whole_is_reported_with_that_doubt(
+    queued: Bench, state: str, hard_cap_seconds: float, told: list[str]
+) -> None:
+    (study,), now = queued.rows(Study), queued.now()
+    with queued.node.database.transaction() as session:
+        pull = Pull(study_instance_uid=study.study_instance_uid, state=state, run_after=now, requested_at=now)
+        session.add(pull)
+    assert queued.settle(hard_cap_seconds=hard_cap_seconds) == 1
+    queued.work()
+    doubts = [r for r in queued.rows(Refusal) if r.code == "not-fetched-whole"]
+    assert [(r.sentence, r.refused) for r in doubts] == [(sentence, False) for sentence in told]
+    (report,) = [r for r in queued.rows(Result) if r.kind == "sr-planar"]
+    text = dcmread(queued.node.objects.path(report.sha256)).to_json()
+    assert text.count("not-fetched-whole: ") == len(told)
 
 
 def test_a_study_that_is_refused_is_refused_once_and_visible(bench: Bench, small_study: list[Path]) -> None:

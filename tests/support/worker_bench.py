@@ -61,6 +61,7 @@ class Bench:
             self.node.database,
             self.identities(settings),
             quiet_seconds=0,
+            hard_cap_seconds=settings.hard_cap_seconds,
             max_attempts=3,
             objects=self.node.objects,
         )
