@@ -148,22 +148,26 @@ class InputFetcher:
             else:
                 return source.name
         unknown = all(isinstance(error, Refused) and error.code == UNKNOWN for error in failures)
-        if unknown and self._was_sent(study, wanted, held):
+        if unknown and self._was_sent(row, wanted, held):
             return row.source
         if not failures:
             raise Refused("no-source", "no archive is set that the input could be fetched from")
         raise next((error for error in failures if isinstance(error, Unavailable)), failures[0])
 
-    def _was_sent(self, study_uid: str, wanted: dict[str, set[str]], held: set[str]) -> bool:
+    def _was_sent(self, row: Workitem, wanted: dict[str, set[str]], held: set[str]) -> bool:
         """Return whether the input was sent here, as whole as it will be. Raises `Unavailable` while it still comes."""
-        mine = col(Study.study_instance_uid) == study_uid
+        mine = col(Study.study_instance_uid) == row.study_instance_uid
         in_it = select(Series.series_instance_uid).join(Study, col(Study.id) == col(Series.study_pk))
         with self._database.reading() as session:
             study = session.exec(select(Study).where(mine, ~col(Study.prior))).first()
             there = set(session.exec(in_it.where(mine)))
+            was_given = workitems.get(session, int(row.id or 0)).source != ""
+            if study and was_given and workitems.only_asked(session, int(study.id or 0)) is not None:
+                return False  # all that is here came from an archive, which broke off
         if study is None or not wanted.keys() <= there or not set().union(*wanted.values()) <= held:
             return False
         if study.state != SETTLED:
+            self._keep_source(row, "")  # no archive holds it back from settling
             raise Unavailable("the study is here and may not be whole yet")
         return True
 

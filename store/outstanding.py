@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sqlalchemy import ColumnElement
-from sqlmodel import Session, col, exists
+from sqlmodel import Session, col, exists, or_
 
 from store.tables import Pull, Revision, Study
+from store.workitems import FETCHING, Workitem
 
 GIVEN_UP = (
     "the PACS told of this study and did not give all of it, and its pull was given up; images may be missing"
@@ -14,9 +15,18 @@ NOT_ENDED = "the study settled by its longest time, before its pull had ended; i
 
 
 def is_to_come() -> ColumnElement[bool]:
-    """Return the condition that the PACS told of a study and its pull has not ended, also between two attempts."""
-    of_it = col(Pull.study_instance_uid) == col(Study.study_instance_uid)
-    return exists().where(of_it, col(Pull.state) == "waiting")
+    """Return the condition that a study is still being fetched, also between two attempts.
+
+    The PACS told of it and its pull has not ended, or an archive began to give it as the input of a workitem.
+    """
+    uid = col(Study.study_instance_uid)
+    pulled = exists().where(col(Pull.study_instance_uid) == uid, col(Pull.state) == "waiting")
+    given = exists().where(
+        col(Workitem.study_instance_uid) == uid,
+        col(Workitem.state) == FETCHING,
+        col(Workitem.source) != "",
+    )
+    return or_(pulled, given)
 
 
 def lacking(session: Session, revision: Revision) -> str:

@@ -245,7 +245,7 @@ def only_asked(session: Session, study_pk: int) -> frozenset[str] | None:
     """Return the analyses that a study is here for when only workitems brought it; None when it came to be analysed.
 
     It came otherwise when the PACS told of it, or when anything of it came from somebody who gave no workitem's input.
-    A workitem that was cancelled for its input asks for nothing of what came.
+    A workitem whose input has not all come, or that was cancelled for it, asks for nothing of what came.
     """
     study = session.get_one(Study, study_pk)
     rows = [r for r in of_study(session, study.study_instance_uid) if r.source]
@@ -260,7 +260,8 @@ def only_asked(session: Session, study_pk: int) -> frozenset[str] | None:
     ours = {_who(row.source) for row in rows}
     if any(_who(source) not in ours for source in session.exec(held)):
         return None
-    return frozenset().union(*(row.plugins for row in rows if row.reason != "input"))
+    served = (row for row in rows if row.state != FETCHING and row.reason != "input")
+    return frozenset().union(*(row.plugins for row in served))
 
 
 def wanted_by_others(session: Session, row: Workitem) -> frozenset[str]:
