@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from node.address import AE, WEB_ADDRESS
 from node.paths import MaybePath, without_tilde
-from node.quantities import MOST, MOST_SECONDS, Seconds
+from node.quantities import MOST, MOST_SECONDS, Number, Seconds
 from node.secrets import read_secret
 from node.status import is_stored
 from node.words import Words
@@ -62,7 +62,7 @@ class DeliverySettings(BaseModel):
     park_statuses: Words = Field(
         default=(), description="Failure statuses that are refusals: three attempts, then a person must look"
     )
-    max_per_minute: float = Field(
+    max_per_minute: Number = Field(
         default=0.0, ge=0, le=MOST, description="Objects sent a minute; 0 for no limit"
     )
     credentials_file: MaybePath = Field(

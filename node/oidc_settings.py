@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic_settings import NoDecode
 
 from node.paths import MaybePath, without_tilde
+from node.quantities import Whole
 from node.words import Words, json_list, split_words
 
 LOOPBACK = re.compile(r"^http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?(/|\Z)")
@@ -58,7 +59,7 @@ class OidcSettings(BaseModel):
     scopes: Scopes = Field(
         default=("openid", "profile", "email"), description="What the provider is asked for"
     )
-    skew_seconds: int = Field(
+    skew_seconds: Whole = Field(
         default=60, ge=0, le=300, description="How far the provider's clock may be off from this node's"
     )
     ca_file: MaybePath = Field(

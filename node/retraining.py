@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 
 from node.crontab import Crontab
 from node.paths import without_tilde
-from node.quantities import MOST_SECONDS, Bytes, Count
+from node.quantities import MOST_SECONDS, Bytes, Count, Number, Whole
 from node.words import Words, split_words
 from node.zone import known_zone
 from training.margins import Margins
@@ -46,7 +46,7 @@ class RetrainSettings(BaseModel):
         description="When the statistics of the past week are looked at for drift; off for never",
     )
     timezone: str = Field(default="UTC", description="Time zone of both: UTC, or a name as Europe/Berlin")
-    misfire_grace_seconds: int = Field(
+    misfire_grace_seconds: Whole = Field(
         default=21600,
         ge=1,
         le=MOST_SECONDS,
@@ -64,8 +64,8 @@ class RetrainSettings(BaseModel):
         default=600, ge=1, description="Steps of the optimiser for each network of the ensemble"
     )
     batch: Count = Field(default=8, ge=1, description="Samples in a step")
-    learning_rate: float = Field(default=3e-4, gt=0, le=0.1, description="Highest learning rate")
-    seed: int = Field(
+    learning_rate: Number = Field(default=3e-4, gt=0, le=0.1, description="Highest learning rate")
+    seed: Whole = Field(
         default=0, ge=0, le=2**31 - 1, description="Seed of order, augmentation and the gate's draws"
     )
     data: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(split_words)] = Field(
@@ -73,7 +73,7 @@ class RetrainSettings(BaseModel):
         description="Folders of curated data sets that are learned from again beside the new masks; each model takes "
         "the cases of its kind (nodules on CT, lesions on PET)",
     )
-    replay_share: float = Field(
+    replay_share: Number = Field(
         default=0.5, ge=0, lt=1, description="Part of the samples that comes from those folders"
     )
     margins: Annotated[Margins, BeforeValidator(_margins)] = Field(
@@ -81,7 +81,7 @@ class RetrainSettings(BaseModel):
     )
     threads: Count = Field(default=1, ge=1, description="Threads that a run computes with")
     memory_bytes: Bytes = Field(default=12 << 30, gt=0, description="Address space that a run may use")
-    lease_seconds: float = Field(
+    lease_seconds: Number = Field(
         default=120.0, ge=1, le=86_400, description="A run that is silent for this long is taken for dead"
     )
 

@@ -20,7 +20,7 @@ from node.host_names import HostNames
 from node.networks import Networks
 from node.oidc_settings import OidcSettings
 from node.paths import HomePath, MaybePath, without_tilde
-from node.quantities import Bytes, Count, Days, Seconds
+from node.quantities import Bytes, Count, Days, Seconds, Whole
 from node.retraining import RetrainSettings
 from node.secrets import SECRET, SecretFiles, hidden, is_secret
 from node.settings_source import not_json, what_is_wrong, with_file
@@ -55,9 +55,9 @@ class Settings(BaseSettings):
         default="NADIR", pattern=r"^[\x21-\x5b\x5d-\x7e]{1,16}$", description="AE title of this node"
     )
     dicom_host: str = Field(default="0.0.0.0", description="Address that the DICOM port listens on")  # noqa: S104
-    dicom_port: int = Field(default=11112, ge=0, le=65535, description="DICOM port; 0 for any free one")
+    dicom_port: Whole = Field(default=11112, ge=0, le=65535, description="DICOM port; 0 for any free one")
     plain_dicom: bool = Field(default=True, description="Listen on the DICOM port without TLS")
-    tls_port: int = Field(default=0, ge=0, le=65535, description="DICOM port with TLS; 0 for none")
+    tls_port: Whole = Field(default=0, ge=0, le=65535, description="DICOM port with TLS; 0 for none")
     tls_certificate: MaybePath = Field(
         default=None, description="PEM file with our certificate and its chain"
     )
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         default=True, description="The certificate of a DICOM destination must name its host"
     )
     http_host: str = Field(default="127.0.0.1", description="Address that the HTTP port listens on")
-    http_port: int = Field(default=8080, ge=0, le=65535, description="HTTP port; 0 for any free one")
+    http_port: Whole = Field(default=8080, ge=0, le=65535, description="HTTP port; 0 for any free one")
     time_zone: str = Field(
         default="UTC", description="Time zone of pages and reports: UTC, or a name as Europe/Berlin"
     )
@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     metrics_host: str = Field(
         default="127.0.0.1", description="Address that the port for probes and metrics listens on"
     )
-    metrics_port: int = Field(
+    metrics_port: Whole = Field(
         default=0,
         ge=0,
         le=65535,
@@ -201,7 +201,7 @@ class Settings(BaseSettings):
     max_associations_per_address: Count = Field(
         default=0, ge=0, description="Associations of one address at one time; 0 for all of them"
     )
-    listener_processes: int = Field(
+    listener_processes: Whole = Field(
         default=1,
         ge=1,
         le=64,
