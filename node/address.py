@@ -25,6 +25,8 @@ def parse_destination(text: str) -> tuple[str, str, int] | str:
         raise ValueError(
             f"'{shown(text)}' is not a destination: write AE@host:port or the http(s) URL of a DICOMweb root"
         )
+    if match["port"].startswith("0"):  # two spellings would be two destinations
+        raise ValueError(f"'{shown(text)}' has a port that begins with 0: write {int(match['port'])}")
     return match["ae"], match["host"].strip("[]"), int(match["port"])
 
 

@@ -51,6 +51,12 @@ def test_an_ae_title_that_dicom_cannot_say_is_refused_before_anything_is_sent_th
         assert caught.value.code == "bad-settings" and "\n" not in caught.value.sentence
 
 
+def test_a_port_has_one_spelling_so_that_no_destination_is_served_twice() -> None:
+    with pytest.raises(Refused, match="'P@h:0104' has a port that begins with 0: write 104"):
+        Settings.load(destinations=("P@h:104", "P@h:0104"))
+    assert parse_destination("P@h:104") == ("P", "h", 104)
+
+
 def test_an_ae_title_may_have_every_other_character_of_dicom() -> None:
     assert parse_destination("a[Z]!-_.{~}:/@h:104") == ("a[Z]!-_.{~}:/", "h", 104)
     assert Settings.load(callers=("CT_1.a", "*@10.0.0.0/8")).callers == ("CT_1.a", "*@10.0.0.0/8")
