@@ -45,7 +45,7 @@ def plan(
     """Write description of modifications, protocol and impact assessment of a model, as pages, PDF and JSON.
 
     They follow from the settings that a run uses. Laid out like a predetermined change control plan; for research use
-    only, and no clearance is claimed.
+    only, and no clearance is claimed. Without a node they are of the model of the release.
     """
     from dataclasses import replace
 
@@ -59,7 +59,8 @@ def plan(
         )
     recipe, schedule = settings.retrain.recipe(family), schedule_of(settings.retrain)
     told, counts = None, ""
-    if run is None and not (settings.database_url or (settings.home / "nadir.sqlite").is_file()):
+    has_database = bool(settings.database_url) or (settings.home / "nadir.sqlite").is_file()
+    if run is None and home is None and not has_database:
         model = _model(None, settings.home, family, counts)
     else:
         from training.plan.run import told_run

@@ -24,10 +24,9 @@ from training.plan.run import JUDGED
 NOW = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
 
 
-def told(out: Path, home: Path, *flags: str) -> str:
-    said = CliRunner().invoke(
-        app, ["models", "plan", "nodule_segmenter", "--out", str(out), "--home", str(home), *flags]
-    )
+def told(out: Path, home: Path | None, *flags: str) -> str:
+    of = () if home is None else ("--home", str(home))
+    said = CliRunner().invoke(app, ["models", "plan", "nodule_segmenter", "--out", str(out), *of, *flags])
     if said.exception is not None and not isinstance(said.exception, SystemExit):
         raise said.exception
     assert said.exit_code == 0, said.output
@@ -36,8 +35,10 @@ def told(out: Path, home: Path, *flags: str) -> str:
 
 def test_the_plan_of_a_model_is_nine_files_that_tell_every_setting_of_retraining(tmp_path: Path) -> None:
     config = tmp_path / "nadir.toml"
-    config.write_text('[retrain]\ncron = "7 4 * * 3"\n[retrain.margins]\ngroup_dice = 0.031\n')
-    lines = told(tmp_path / "out", tmp_path / "none", "--config", str(config)).split()
+    config.write_text(
+        f'home = "{tmp_path / "none"}"\n[retrain]\ncron = "7 4 * * 3"\n[retrain.margins]\ngroup_dice = 0.031\n'
+    )
+    lines = told(tmp_path / "out", None, "--config", str(config)).split()
     assert len(lines) == 9 and all(Path(line).is_file() for line in lines)
     plain = json.loads((tmp_path / "out" / "protocol.json").read_text())
     rows = [row for section in plain["sections"] for table in section["tables"] for row in table["rows"]]
@@ -47,6 +48,12 @@ def test_the_plan_of_a_model_is_nine_files_that_tell_every_setting_of_retraining
         assert renamed.get(name, name) in values, f"the protocol does not tell retrain.{name}"
     assert (values["cron"], values["group_dice"]) == ("7 4 * * 3", "0.031")
     assert json.loads((tmp_path / "out" / "impact.json").read_text())["run"] is None
+
+
+def test_a_folder_that_is_named_and_has_no_node_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="there is no node in"):
+        told(tmp_path / "out", tmp_path / "none")
+    assert not (tmp_path / "out").exists()
 
 
 def judged_into(folder: Path) -> None:
