@@ -161,8 +161,8 @@ def injection_time(
 
     The date and time are preferred, but for midnight where the time says otherwise: that is a day alone. Else it is
     the time on the day of the reference, or of the day before when that would be after the scan; not so of a tracer
-    that is imaged for days, nor beside a date with another time. Refuses (`suv-no-injection-time`,
-    `suv-injection-day-unknown`, `suv-bad-injection-time`, `suv-injection-zone-unknown`).
+    that is imaged for days. Refuses (`suv-no-injection-time`, `suv-injection-day-unknown`, `suv-bad-injection-time`,
+    `suv-injection-zone-unknown`).
     """
     tracer = items(header, "RadiopharmaceuticalInformationSequence")[0]
     scan, longest = max(reference, begin or reference), timedelta(seconds=MAX_HALF_LIVES * half_life_s)
@@ -179,8 +179,7 @@ def injection_time(
         full = _not_at_midnight(full, stated, clock, flags)
     found = full
     if full is None or not _fits(full, reference, scan, longest):
-        is_known = half_life_s <= LONGEST_OF_A_DAY_S and (full is None or _is_same_time(full, clock))
-        found = clock if is_known else None
+        found = clock if half_life_s <= LONGEST_OF_A_DAY_S else None
     if found is None or not _fits(found, reference, scan, longest):
         raise Refused(
             "suv-bad-injection-time",
@@ -211,7 +210,7 @@ def _tell_injection(
 ) -> None:
     """Tell that the two times that are stated differ, and that the injection is after the reference of decay."""
     if full is not None and found != full:
-        sentence = "the date of the injection does not fit the scan; its time of day is used"
+        sentence = "the stated date and time of the injection do not fit the scan; RadiopharmaceuticalStartTime is used"
         flags.append(Flag(code="suv-injection-date-ignored", sentence=sentence))
     elif clock is not None and not _is_same_time(found, clock):
         sentence = f"two injection times are stated; {found:%H:%M:%S} is used"

@@ -153,15 +153,20 @@ def test_an_injection_between_the_reference_and_the_acquisition_is_of_that_day(
     [
         (TEN_PAST, {"SeriesTime": "070000"}),
         (TEN_PAST | {"RadionuclideHalfLife": "45720"}, {"SeriesTime": "100000", "AcquisitionTime": "100500"}),
-        (TEN_PAST | {"RadiopharmaceuticalStartDateTime": "20250102093000"}, {}),
     ],
-    ids=["hours after the reference", "after the acquisition", "at another time of another day"],
+    ids=["hours after the reference", "after the acquisition"],
 )
 def test_an_injection_that_no_rule_places_is_refused_and_not_put_on_the_day_before(
     tracer: dict[str, Any], scan: dict[str, Any]
 ) -> None:
     with pytest.raises(Refused, match="suv-bad-injection-time"):
         suv_scale([header(tracer, **scan)])
+
+
+def test_a_date_and_time_in_utc_that_say_no_offset_give_way_to_the_time_of_the_scanners_clock() -> None:
+    west = header({"RadiopharmaceuticalStartDateTime": "20250101150000"})
+    assert factor(west) == pytest.approx(AN_HOUR, rel=1e-12)
+    assert flags(west) == ["suv-injection-date-ignored"]
 
 
 def test_an_injection_before_midnight_with_the_date_of_the_scan_after_it_is_on_the_day_before() -> None:
