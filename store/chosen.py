@@ -70,19 +70,22 @@ class Chosen:
 def chosen(session: Session, patient_pk: int) -> Chosen:
     """Return what people decided of a patient's lesions, under whichever of his merged identities.
 
-    What was decided while others were one person with him is his where it speaks of his study or lesion, and of a
-    visit it names what was drawn there as that is called now (`store.carried`).
+    What was decided while others were one person with him is his where it speaks of his study or lesion. Each names
+    what it speaks of as that is called now (`store.carried`).
     """
     members = same_person(session, patient_pk)
     people = ever_one(session, members)
     statement = select(Choice).where(col(Choice.patient_pk).in_(people)).order_by(col(Choice.id))
     rows = session.exec(statement).all()
-    if people == set(members) or not rows:
-        return Chosen(decisions=tuple(map(decision_of, rows)))
-    owners = _owners(session, rows, people)
-    own = tuple(decision_of(row) for row in rows if owners[int(row.id or 0)] in members)
-    own, void = carried(session, members, own, apart(session, members).uids)
-    return Chosen(decisions=own, void=void)
+    if not rows:
+        return Chosen()
+    strangers: Collection[str] = ()
+    if people != set(members):
+        owners = _owners(session, rows, people)
+        rows = [row for row in rows if owners[int(row.id or 0)] in members]
+        strangers = apart(session, members).uids
+    decisions, void = carried(session, members, tuple(map(decision_of, rows)), strangers)
+    return Chosen(decisions=decisions, void=void)
 
 
 def _owners(session: Session, rows: Sequence[Choice], people: Collection[int]) -> dict[int, int]:

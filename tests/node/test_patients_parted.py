@@ -128,6 +128,41 @@ def test_what_was_said_of_a_visit_while_the_patients_were_merged_is_said_of_the_
     assert [s.status for s in seen if s.lesion == mine and s.counts] == [Status.NOT_EVALUABLE]
 
 
+def test_what_was_said_before_the_patients_were_merged_is_said_of_the_lesions_that_these_are_then(
+    desk: Desk,
+) -> None:
+    desk.examine(FIRST, HERE)
+    for date in (SECOND, THIRD):
+        desk.examine(date, HERE, THERE, patient_id="P2")
+    theirs = desk.uids(FIRST)
+    first = desk.study_uid(FIRST, "P1")
+    here, last = (desk.study_uid(date, "P2") for date in (SECOND, THIRD))
+    with desk.node.database.transaction() as session:
+        now, pk = desk.node.database.now(), patient_pk(session, "P2")
+        for uid in course_of(desk, "P2").lesions:
+            choose(session, pk, "reject", uid, "true", author="Dr. Grey", now=now)
+            for kind, value, study in (("outline", "approved", here), ("status", "NE", last)):
+                choose(session, pk, kind, uid, value, author="Dr. Grey", now=now, study_instance_uid=study)
+    before = decided_on(desk, "P2")
+    assert list(before) == [here, last]
+    assert before[here] == [{"reject", "outline"}] * 2
+    desk.declare("merge", "P2", "P1")
+    assert theirs < desk.uids(SECOND, "P2")
+    assert decided_on(desk, "P1") == {first: [{"reject"}], **before}
+    assert not any(one.counts for one in course_of(desk, "P1").sightings)
+    desk.declare("part", "P2")
+    assert decided_on(desk, "P2") == before
+    assert decided_on(desk, "P1") == {first: [set()]}
+
+
+def decided_on(desk: Desk, patient_id: str) -> dict[str, list[set[str]]]:
+    """Return the kinds of what was decided of each lesion that was seen, by study."""
+    found: dict[str, list[set[str]]] = {}
+    for one in course_of(desk, patient_id).sightings:
+        found.setdefault(one.study_instance_uid, []).append({d.kind for d in one.decisions})
+    return found
+
+
 def course_of(desk: Desk, patient_id: str) -> Course:
     with desk.node.database.reading() as session:
         return course(session, patient_pk(session, patient_id), desk.node.objects)

@@ -187,7 +187,7 @@ def test_a_choice_of_a_visit_follows_its_drawing_to_the_name_that_it_has_once_tw
         assert seen[EIGHT].decisions == () and seen[EIGHT].counts
         assert says(session, a) == []
         merge(session, b, a, "Admin", at(80))
-        assert {one.tracking_uid for one in chosen(session, a).decisions} == {ONE}
+        assert {one.tracking_uid for one in chosen(session, a).decisions} == {NINE}
 
 
 def test_a_choice_of_a_visit_says_nothing_where_nothing_is_drawn_at_its_place_once_two_patients_are_parted(
