@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from node.fault import DISK_FAULT, DiskFault, disk_fault, place
-from node.lifeline import MARK, die_with
+from node.lifeline import die_with, mark_of
 from plugins.errors import Broken, NadirError, Refused, Unavailable
 
 TASK = "task.json"
@@ -59,7 +59,7 @@ def run_in_child(
             start_new_session=True,
             # What reads foreign bytes is not told the database's password nor the hook's token.
             env={name: value for name, value in os.environ.items() if not name.startswith("NADIR_")}
-            | {MARK: scratch.name},
+            | mark_of(scratch),
         )
         try:
             _wait(child, seconds, keep_going, ask_seconds)

@@ -376,7 +376,7 @@ def _reason(error: Exception) -> tuple[str, str, bool]:
 
 
 def _delete(left: Path) -> None:
-    end_strays(left.name)
+    end_strays(left)
     try:
         shutil.rmtree(left)
     except OSError as error:

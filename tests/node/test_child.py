@@ -215,9 +215,9 @@ def test_what_an_analysis_of_a_killed_parent_started_is_found_by_its_folder_and_
     parent.wait(60)
     assert eventually(lambda: not is_alive(child))
     assert is_alive(left)
-    end_strays(scratch.name + "-other")
+    end_strays(tmp_path / "another" / scratch.name)
     assert is_alive(left)
-    end_strays(scratch.name)
+    end_strays(scratch)
     assert eventually(lambda: not is_alive(left))
 
 

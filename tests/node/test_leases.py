@@ -14,7 +14,7 @@ from patience import PATIENCE_SECONDS, eventually
 from worker_bench import Bench
 
 from node import worker as worker_module
-from node.lifeline import MARK
+from node.lifeline import mark_of
 from plugins.errors import Unavailable
 from store import jobs
 from store.parking import park_job, unpark_job
@@ -158,7 +158,8 @@ def test_what_a_killed_node_left_is_swept_unless_its_job_runs(queued: Bench) -> 
 
 def test_what_an_analysis_of_a_killed_node_started_ends_with_its_folder(queued: Bench) -> None:
     queued.settle()
-    strays = [subprocess.Popen(["sleep", "3600"], env={MARK: f"job-{number}-x"}) for number in (1, 2)]
+    folders = [queued.node.home / "scratch" / f"job-{number}-x" for number in (1, 2)]
+    strays = [subprocess.Popen(["sleep", "3600"], env=mark_of(folder)) for folder in folders]
     try:
         for number in (1, 2):
             _leave(queued.node.home, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -108,6 +109,9 @@ def write_uptake(folder: Path, name: str, patients: tuple[str, ...], first: int 
 def _case(folder: Path, patient: str, number: int) -> Case:
     key = patient_key(patient)
     pet, ct, mask = uptake(16.0 + 2.0 * (number % 8), 4.0 + number % 5)
+    more, less = _own(patient)
+    pet = replace(pet, array=pet.array + np.float32(0.001 * more + 0.0001 * less))
+    ct = replace(ct, array=np.where(ct.array > 0, ct.array + more, ct.array - less).astype(np.float32))
     return write_case(
         folder,
         pet,
@@ -120,6 +124,11 @@ def _case(folder: Path, patient: str, number: int) -> Case:
         margin_mm=40.0,
         beside={"ct": ct} if number % 2 else None,
     )
+
+
+def _own(patient: str) -> tuple[int, int]:
+    """Return two small numbers, by which no two patients have the same images."""
+    return divmod(zlib.crc32(patient.encode()) % 1000, 10)
 
 
 def gather(learners: tuple[str, ...], judges: tuple[str, ...]) -> Any:
@@ -158,9 +167,11 @@ def visit_uptake(
 ) -> Visited:
     """Bring a PET/CT that Nadir finds uptake on, hottest in its middle, which somebody then draws 4 mm wider."""
     shape = (20, 20, 20)
-    pet = np.where(uptake_at(shape, PET_SPACING_MM, radius_mm), suv, 0.5) * BQ_PER_SUV
+    more, less = _own(patient_id)
+    ball = uptake_at(shape, PET_SPACING_MM, radius_mm)
+    pet = np.where(ball, suv * BQ_PER_SUV + more, 0.5 * BQ_PER_SUV + less)
     pet[tuple(int(mm / step) for mm, step in zip(MIDDLE_MM, PET_SPACING_MM, strict=True))] *= 1.1
-    ct = np.where(uptake_at((ct_slices, 32, 32), CT_MM, radius_mm), 50.0, -100.0)
+    ct = np.where(uptake_at((ct_slices, 32, 32), CT_MM, radius_mm), 50.0 + more // 5, -100.0 - less)
     with TemporaryDirectory() as name:
         same: dict[str, Any] = {"patient_id": patient_id}
         folder, pt = Path(name), {"modality": "PT", "spacing_mm": PET_SPACING_MM, "prefix": "pet"}
