@@ -188,17 +188,4 @@ def _lacks_rim_only(mask: Mask, ours: Mask) -> bool:
     return bool((within <= ours.voxels).all() and (within >= inner).all())
 
 
-def shares_voxels(one: Mask, other: Mask) -> bool:
-    """Return whether two masks of one grid have a voxel in common."""
-    low = np.maximum(one.origin, other.origin)
-    high = np.minimum(*(np.add(m.origin, m.voxels.shape) for m in (one, other)))
-    if one.shape != other.shape or (high <= low).any():
-        return False
-    cuts = [
-        m.voxels[tuple(slice(a - o, b - o) for a, b, o in zip(low, high, m.origin, strict=True))]
-        for m in (one, other)
-    ]
-    return bool((cuts[0] & cuts[1]).any())
-
-
-__all__ = ["Drawing", "read_drawings", "shares_voxels", "tracking_uids", "why_not_a_persons"]
+__all__ = ["Drawing", "read_drawings", "tracking_uids", "why_not_a_persons"]

@@ -18,8 +18,9 @@ from plugins.contract import Mask
 from store.choices import APPROVED, OUTLINE
 from store.chosen import Chosen, decided_of
 from store.course import Course
+from store.dicom.common_voxels import overlaps
 from store.dicom.uids import derive_uid
-from store.drawings import CONTOURS, Drawing, shares_voxels, why_not_a_persons
+from store.drawings import CONTOURS, Drawing, why_not_a_persons
 from store.identity import drawn as was_drawn
 from store.labelled_study import LabelledStudy, Ours, Sent, read_labelled, sent_objects, uids_in
 from store.lesions import MARKED
@@ -353,7 +354,7 @@ def _same_lesion(one: _Candidate, other: _Candidate) -> bool:
     if a.tracking_uid == b.tracking_uid and a.sop_instance_uid != b.sop_instance_uid:
         return True
     unknown = "drawn" in (a.origin, b.origin)
-    return (unknown or one.lesion == other.lesion) and shares_voxels(one.mask, other.mask)
+    return (unknown or one.lesion == other.lesion) and overlaps(one.mask, other.mask)
 
 
 __all__ = ["Label", "Labelled", "Left", "labelled", "labels"]

@@ -168,16 +168,3 @@ def pack_frames(frames: Sequence[tuple[int, Mask]], rows: int, columns: int) -> 
         octets = np.packbits(band, bitorder="little")
         packed[begin : begin + octets.size] |= octets
     return packed.tobytes()
-
-
-def overlaps(a: Mask, b: Mask) -> bool:
-    """Return whether two masks on one grid share a voxel."""
-    low = np.maximum(a.origin, b.origin)
-    high = np.minimum(np.add(a.origin, a.voxels.shape), np.add(b.origin, b.voxels.shape))
-    if (high <= low).any():
-        return False
-    parts = [
-        m.voxels[tuple(slice(int(s - o), int(e - o)) for s, e, o in zip(low, high, m.origin, strict=True))]
-        for m in (a, b)
-    ]
-    return bool((parts[0] & parts[1]).any())

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from plugins.contract import BoolArray, Flag, Mask, Volume
 from plugins.errors import Refused
+from store.dicom.common_voxels import common
 
 FloatArray = NDArray[np.float64]
 
@@ -28,17 +29,7 @@ class Block:
 
 def overlap(one: Block, other: Block) -> bool:
     """Return whether two rectangles, on whatever slices, have pixels of a region at the same rows and columns."""
-    low = np.maximum(one.origin, other.origin)
-    high = np.minimum(
-        np.add(one.origin, one.pixels.shape),
-        np.add(other.origin, other.pixels.shape),
-    )
-    if (high <= low).any():
-        return False
-    (r1, c1), (r2, c2) = low - one.origin, low - other.origin
-    rows, columns = high - low
-    both = one.pixels[r1 : r1 + rows, c1 : c1 + columns] & other.pixels[r2 : r2 + rows, c2 : c2 + columns]
-    return bool(both.any())
+    return common(one.origin, one.pixels, other.origin, other.pixels) > 0
 
 
 def slice_normal(volume: Volume) -> FloatArray:

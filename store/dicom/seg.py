@@ -22,6 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from plugins.contract import Finding, Mask, Volume
 from plugins.errors import Broken
+from store.dicom.common_voxels import overlaps
 from store.dicom.encoded import Form, put
 from store.dicom.equipment import (
     MANUFACTURER,
@@ -40,7 +41,6 @@ from store.dicom.frames import (
     decimal,
     frame_groups,
     orientation,
-    overlaps,
     pack_frames,
     position,
 )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.contract import BoolArray
+from store.dicom.common_voxels import common
 
 FloatArray = NDArray[np.float64]
 
@@ -67,17 +68,7 @@ class _Ring:
 
     def common(self, other: _Ring) -> int:
         """Return how many pixels both enclose."""
-        low = np.maximum(self.origin, other.origin)
-        high = np.minimum(self.origin + self.pixels.shape, other.origin + other.pixels.shape)
-        if (high <= low).any():
-            return 0
-        mine, others = (
-            ring.pixels[
-                tuple(slice(*span) for span in zip(low - ring.origin, high - ring.origin, strict=True))
-            ]
-            for ring in (self, other)
-        )
-        return int(np.count_nonzero(mine & others))
+        return common(self.origin, self.pixels, other.origin, other.pixels)
 
     def is_same(self, other: _Ring) -> bool:
         """Return whether the other is this contour again: the same pixels, but for some where it was rounded."""

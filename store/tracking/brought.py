@@ -11,11 +11,13 @@ from plugins import codes
 from plugins.contract import Flag, Mask, Study, Volume
 from plugins.errors import Refused
 from plugins.series_order import preferred
+from store.dicom.common_voxels import overlaps
 from store.dicom.values import text
 from store.overlap import MOST_VOLUMES
 from store.tracking.earlier import EarlierSeries, Region
 from store.tracking.lesion import EarlierLesion
 from store.tracking.motion import Motion, Trust
+from store.tracking.overlap import ball_radius_mm
 from store.tracking.pairing import Gates
 from store.tracking.propagation import propagate
 from store.tracking.registration import register
@@ -269,25 +271,15 @@ def _frame_of(series: EarlierSeries) -> str:
 
 def _overlap(one: EarlierLesion, other: EarlierLesion) -> bool:
     """Return whether two lesions are expected in the same voxels of one grid."""
-    if one.expected_mask is None or other.expected_mask is None:
-        return False
     first, second = one.expected_mask, other.expected_mask
-    low = [max(a.start, b.start) for a, b in zip(first.box, second.box, strict=True)]
-    high = [min(a.stop, b.stop) for a, b in zip(first.box, second.box, strict=True)]
-    if any(a >= b for a, b in zip(low, high, strict=True)):
-        return False
-    parts = [
-        mask.voxels[tuple(slice(a - o, b - o) for a, b, o in zip(low, high, mask.origin, strict=True))]
-        for mask in (first, second)
-    ]
-    return bool((parts[0] & parts[1]).any())
+    return first is not None and second is not None and overlaps(first, second)
 
 
 def _is_drawn_twice(one: EarlierLesion, other: EarlierLesion) -> bool:
     """Return whether the centres lie within half the smaller's radius as a ball, and the volumes are alike."""
     small, large = sorted((one.volume_mm3, other.volume_mm3))
-    radius_mm = (3 * small / (4 * math.pi)) ** (1 / 3)
-    return large <= MOST_VOLUMES * small and math.dist(one.expected_mm, other.expected_mm) <= radius_mm / 2
+    reach_mm = ball_radius_mm(small) / 2
+    return large <= MOST_VOLUMES * small and math.dist(one.expected_mm, other.expected_mm) <= reach_mm
 
 
 __all__ = ["Brought", "Motions", "Scene", "Standing", "joined", "still"]

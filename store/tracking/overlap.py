@@ -47,7 +47,7 @@ class Body:
     @property
     def radius_mm(self) -> float:
         """Return the radius of the ball of equal volume, mm."""
-        return float((3 * self.volume_mm3 / (4 * pi)) ** (1 / 3))
+        return ball_radius_mm(self.volume_mm3)
 
     @cached_property
     def away(self) -> NDArray[np.float32]:
@@ -122,6 +122,11 @@ def _share(part_mm3: float, radius_mm: float, centre_inside: bool) -> float:
     return part_mm3 / _ball_mm3(radius_mm) if radius_mm else float(centre_inside)
 
 
+def ball_radius_mm(volume_mm3: float) -> float:
+    """Return the radius of the ball of a volume, mm."""
+    return float((3 * volume_mm3 / (4 * pi)) ** (1 / 3))
+
+
 def _ball_mm3(radius_mm: float) -> float:
     return 4 / 3 * pi * radius_mm**3
 
@@ -139,4 +144,4 @@ def lens_mm3(a_mm: float, b_mm: float, apart_mm: float) -> float:
     return pi * (a_mm + b_mm - apart_mm) ** 2 * squares / (12 * apart_mm)
 
 
-__all__ = ["NONE", "Body", "Overlap", "lens_mm3", "overlap"]
+__all__ = ["NONE", "Body", "Overlap", "ball_radius_mm", "lens_mm3", "overlap"]

@@ -13,6 +13,7 @@ from store.tracking.lesion import EarlierLesion, PresentLesion
 from store.tracking.link import UNCOMPARED, Kind, Link
 from store.tracking.matching import match
 from store.tracking.naming import Names
+from store.tracking.overlap import ball_radius_mm
 from store.tracking.past import Named
 
 AS_BEFORE, BY_A_PERSON = "as in the earlier analysis of this study", "as a person said"
@@ -247,7 +248,7 @@ class Story:
         for b in self._scene.lesions.values():
             if frame is None or b.volume is None or b.volume is volume or b.standing is not Standing.EARLIER:
                 continue
-            reach_mm = (3 * max(now.volume_mm3, b.lesion.volume_mm3) / (4 * math.pi)) ** (1 / 3)
+            reach_mm = ball_radius_mm(max(now.volume_mm3, b.lesion.volume_mm3))
             is_there = math.dist(now.centroid_mm, b.lesion.expected_mm) <= reach_mm
             if is_there and b.volume.frame_of_reference_uid == frame:
                 return b.lesion

@@ -19,9 +19,10 @@ from small_results import NOW, Case
 from plugins import codes
 from store.dicom import seg as seg_module
 from store.dicom import sr as sr_module
+from store.dicom.common_voxels import overlaps
 from store.dicom.drawing import drawn_slice
 from store.dicom.equipment import MANUFACTURER, contributing, equipment, inherit, one_line, stand_in
-from store.dicom.frames import FRAME_GROUPS, overlaps, pack_frames, plane_groups, reference
+from store.dicom.frames import FRAME_GROUPS, pack_frames, plane_groups, reference
 from store.dicom.groups import identify_algorithm, planar_group, volumetric_group
 from store.dicom.sr import Report
 from store.dicom.uids import derive_uid

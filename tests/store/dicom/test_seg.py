@@ -19,8 +19,9 @@ from small_results import NOW, PROVENANCE, Case, case_of, make_case, saved, with
 from plugins import codes
 from plugins.contract import Mask
 from plugins.errors import Broken
+from store.dicom.common_voxels import overlaps
 from store.dicom.equipment import device_uid
-from store.dicom.frames import overlaps, pack_frames
+from store.dicom.frames import pack_frames
 from store.dicom.groups import identify_algorithm
 from store.dicom.seg import PALETTE, encode_seg
 from store.dicom.series import read_study
