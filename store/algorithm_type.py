@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydicom.dataset import Dataset
 
+from store.counting import MARKED
 from store.dicom.equipment import MANUFACTURER
 from store.dicom.values import text
-from store.lesions import MARKED
 
 
 def algorithm_type(header: Dataset, segment: Dataset) -> str:

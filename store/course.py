@@ -14,11 +14,12 @@ from store import told
 from store.by_hand import measured_by_hand
 from store.chosen import Chosen, chosen
 from store.coalesced import settled
+from store.counting import counted
 from store.density import Density, densities
 from store.elsewhere import Elsewhere, found_elsewhere
 from store.given_reference import GivenReference, given
 from store.identity import drawn, named
-from store.lesions import counted, decided, with_roles
+from store.lesions import decided, with_roles
 from store.normal import NormalTissue, normal_tissue
 from store.objects import ObjectStore
 from store.patients import Merged, merged, same_person

@@ -17,13 +17,13 @@ from pydicom.dataset import Dataset
 from plugins.contract import Drawn, Flag, Mask, Volume
 from plugins.errors import Refused
 from store.algorithm_type import algorithm_type
+from store.counting import MARKED
 from store.dicom.equipment import MANUFACTURER
 from store.dicom.files import read_file
 from store.dicom.items import items
 from store.dicom.series import read_regions
 from store.dicom.values import day, integer, moment, quiet, text
 from store.dicom.voxel_hash import voxel_hash
-from store.lesions import MARKED
 
 PEOPLE = ("ContentCreatorName", "OperatorsName", "ReviewerName")
 OUR_CREATOR = "Nadir Algorithm"

@@ -17,13 +17,13 @@ from sqlmodel import Session, col, select
 from plugins.contract import Mask
 from store.choices import APPROVED, OUTLINE
 from store.chosen import Chosen, decided_of
+from store.counting import MARKED
 from store.course import Course
 from store.dicom.common_voxels import overlaps
 from store.dicom.uids import derive_uid
 from store.drawings import CONTOURS, Drawing, why_not_a_persons
 from store.identity import drawn as was_drawn
 from store.labelled_study import LabelledStudy, Ours, Sent, read_labelled, sent_objects, uids_in
-from store.lesions import MARKED
 from store.objects import ObjectStore
 from store.patient_key import patient_key
 from store.patients import same_person

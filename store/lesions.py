@@ -1,4 +1,4 @@
-"""What each lesion of a course is to the criteria, and which of its sightings count; pure."""
+"""What each lesion of a course is to the criteria; pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from functools import partial
 from typing import Any, NamedTuple
 
 from store.by_hand import PLUGIN as REPORT
-from store.by_hand import with_rest
 from store.chosen import Chosen
+from store.counting import fragments_of
 from store.identity import drawn
 from store.response.history import Role, Status
 from store.response.rules import Rules
@@ -24,8 +23,6 @@ FIRST_SEEN = "first seen here"
 BY_HAND = "drawn by a person"
 UNCONFIRMED = "not confirmed"
 """`role_by` of a lesion that nobody confirmed to be new."""
-MARKED = "marked_lesion"
-"""The analysis that draws where a person pointed."""
 OF_A_FRAGMENT = frozenset({"status", "reject", "outline"})
 """Kinds of choices that speak of a fragment alone when they name it; the others speak of the lesion that it is of."""
 
@@ -51,53 +48,6 @@ def decided(
             found.append(_told(decision, lesion, own, last.get(own), studies[decision.study_instance_uid]))
     found = [_corrected(one, chosen, called) for one in found]
     return tuple(sorted(found, key=lambda one: (one.date, one.study_instance_uid)))
-
-
-def counted(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
-    """Return the sightings with what counts of each lesion on each date: one analysis, all of its fragments.
-
-    What was drawn counts before what was not; then a person's drawing before an automatic one, what was drawn where a
-    person pointed before what was searched for, and the surer before the less sure. Uptake and size stand side by
-    side: a lesion may be measured on a PET and on a CT of one date. What a person said of a fragment that was not drawn
-    stands beside the others. What a person's report does not measure anew stays as it was drawn.
-    """
-    fragments = _fragments(sightings)
-    groups: defaultdict[tuple[str, date, bool], list[Sighting]] = defaultdict(list)
-    for one in sightings:
-        if one.counts:
-            groups[one.lesion, one.date, one.on_pet].append(one)
-    for (lesion, on, on_pet), group in list(groups.items()):
-        # What was not drawn says something only where nothing was.
-        if not on_pet and not any(map(drawn, group)) and (lesion, on, True) in groups:
-            groups[lesion, on, True] += groups.pop((lesion, on, False))
-    why: dict[int, str] = {}
-    whole: dict[int, Sighting] = {}
-    for group in groups.values():
-        group.sort(key=partial(_rank, fragments=fragments), reverse=True)
-        best = group[0]
-        whole |= {id(one): with_rest(one, group) for one in group if one.plugin == REPORT}
-        for one in group:
-            if one is best or _is_told_fragment(one, fragments):
-                continue
-            if _source(one) != _source(best) or not drawn(best):
-                why[id(one)] = _words(best)
-    judged = (
-        replace(one, counts=False, note=why[id(one)]) if id(one) in why else whole.get(id(one), one)
-        for one in sightings
-    )
-    return _completed(tuple(judged))
-
-
-def _completed(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
-    """Return the sightings with the site that another one of their lesion tells where they tell none."""
-    told = {one.lesion: one for one in reversed(sightings) if one.site}
-    found = []
-    for one in sightings:
-        other = told.get(one.lesion)
-        if other is not None and not one.site:
-            one = replace(one, site=other.site, site_code=other.site_code, node=one.node or other.node)
-        found.append(one)
-    return tuple(found)
 
 
 def with_roles(
@@ -257,25 +207,7 @@ class _Called(NamedTuple):
 
 
 def _called(sightings: Sequence[Sighting]) -> _Called:
-    return _Called(names=_names(sightings), fragments=_fragments(sightings))
-
-
-def _fragments(sightings: Iterable[Sighting]) -> frozenset[str]:
-    """Return the Tracking UIDs that lesions got when they fell apart, without those that they had before."""
-    return frozenset(
-        one.tracking_uid
-        for one in sightings
-        if one.link is not None
-        and one.link.kind is Kind.SPLIT
-        and one.tracking_uid not in (one.lesion, *one.link.earlier)
-        and not any(d.kind == "relink" for d in one.decisions)
-    )
-
-
-def _is_told_fragment(one: Sighting, fragments: frozenset[str]) -> bool:
-    """Return whether a sighting is what a person said of a fragment that was not drawn."""
-    said = any(d.kind == "status" and d.tracking_uid == one.tracking_uid for d in one.decisions)
-    return said and one.tracking_uid in fragments and not drawn(one)
+    return _Called(names=_names(sightings), fragments=fragments_of(sightings))
 
 
 def _speaks_of(decision: Decision, one: Sighting, chosen: Chosen, called: _Called) -> bool:
@@ -347,43 +279,11 @@ def _with_role(one: Sighting, role: Role | None, touched: Sequence[Decision], **
     )
 
 
-def _source(one: Sighting) -> tuple[str, str, str, bool]:
-    return (one.plugin, one.study_instance_uid, one.series_instance_uid, one.automatic)
-
-
-def _rank(one: Sighting, fragments: frozenset[str]) -> tuple[object, ...]:
-    return (
-        any(d.kind == "status" and d.tracking_uid not in fragments for d in one.decisions),
-        drawn(one),
-        not one.automatic,
-        one.plugin == MARKED,
-        one.status is not Status.ABSENT,
-        one.confidence if one.confidence is not None else -1.0,
-        one.study_instance_uid,
-        one.plugin,
-        one.series_instance_uid,
-    )
-
-
-def _words(best: Sighting) -> str:
-    if any(d.kind == "status" for d in best.decisions):
-        return "What a person said of this visit counts."
-    if not drawn(best):
-        return "Another analysis tells of it too."
-    if best.plugin == REPORT:
-        return "What a person measured by hand counts."
-    if not best.automatic:
-        return f"The drawing of a person counts ('{best.label}')."
-    return f"It was measured by '{best.plugin}' too, whose measurement counts ('{best.label}')."
-
-
 __all__ = [
     "BY_HAND",
     "FIRST_SEEN",
-    "MARKED",
     "PROPOSAL",
     "UNCONFIRMED",
-    "counted",
     "decided",
     "is_unconfirmed",
     "with_roles",

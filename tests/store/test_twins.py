@@ -5,8 +5,8 @@ from __future__ import annotations
 from courses import sighting, visit
 
 from store.chosen import Chosen
+from store.counting import counted
 from store.identity import named
-from store.lesions import counted
 from store.overlap import twins
 from store.sighting import Sighting
 
