@@ -27,7 +27,7 @@ from store.response.history import History
 from store.response.rules import USUAL, Rules
 from store.scanners import Scanned, scanned
 from store.sighting import Sighting
-from store.sightings import analysed_on, found_here, studies_of
+from store.sightings import analysed_on, found_here, on_slices, studies_of
 from store.tables import Patient
 
 
@@ -149,7 +149,7 @@ def course(
             birth_date=patient.patient_birth_date,
         ),
         visits=visits,
-        sightings=judged(found, said, visits, analysed, rules),
+        sightings=judged(on_slices(session, found), said, visits, analysed, rules),
         analysed=analysed,
         merges=merged(session, members),
         normal=(*normal_tissue(session, studies), *there.normal),

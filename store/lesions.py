@@ -125,6 +125,7 @@ def _proposal(
                     node=any(one.node for one in there),
                     long_axis_tenths=sizes["long_axis"],
                     short_axis_tenths=sizes["short_axis"],
+                    slice_mm=max((one.slice_mm for one in there if one.slice_mm is not None), default=None),
                     said=None if word is None else Role(word.value),
                 )
             )

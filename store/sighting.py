@@ -105,6 +105,8 @@ class Sighting:
     """Series that it was drawn on; empty when nothing was drawn."""
     frame_of_reference_uid: str = ""
     """Frame of reference of the series; empty when it is not known."""
+    slice_mm: float | None = None
+    """Distance of the slices of the series; None when no analysis looked at it."""
     segment_number: int | None = None
     """Its segment in the SEG; None when nothing was drawn, or no SEG tells."""
     seg_sha256: str | None = None

@@ -14,6 +14,7 @@ from sqlmodel import Session, col, select
 
 from plugins import codes
 from store.dicom.items import same
+from store.model_tables import SeriesFact
 from store.response.history import Status
 from store.sighting import Measure, Point, Sighting, Tracked
 from store.strangers import of_others
@@ -175,6 +176,14 @@ def _frames(session: Session, series: Collection[str]) -> dict[str, str]:
     return dict(session.exec(statement.where(col(Series.series_instance_uid).in_(series))).all())
 
 
+def on_slices(session: Session, sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
+    """Return the sightings with the distance of the slices that they were drawn on, where an analysis told of it."""
+    uids = {one.series_instance_uid for one in sightings}
+    statement = select(SeriesFact.series_instance_uid, SeriesFact.slice_distance_mm)
+    known = dict(session.exec(statement.where(col(SeriesFact.series_instance_uid).in_(uids))).all())
+    return tuple(replace(one, slice_mm=known.get(one.series_instance_uid)) for one in sightings)
+
+
 def _segs(
     session: Session, findings: Sequence[Finding], job_pks: Sequence[int]
 ) -> dict[tuple[int, str], str]:
@@ -279,5 +288,6 @@ __all__ = [
     "found_here",
     "is_lesion",
     "measures_of",
+    "on_slices",
     "studies_of",
 ]

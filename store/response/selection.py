@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from plugins.errors import Refused
 from store.response.burden import NODE_TENTHS, TARGET_NODE_TENTHS, TARGET_TENTHS, mm
 from store.response.history import Role
-from store.response.organs import organ
+from store.response.organs import NO_SITE, organ
 from store.response.rules import USUAL, Rules
 
 
@@ -52,7 +52,8 @@ def propose(lesions: Sequence[Candidate], rules: Rules = USUAL) -> tuple[Propose
     Measurable is a long axis of 10 mm, or of twice the distance of slices above 5 mm; a short axis of 15 mm for a
     node. Of these the largest of each organ comes first, then the second of each, up to `rules.most_targets` and
     `rules.most_targets_per_organ`. All lymph nodes are one organ unless the rules say otherwise, and both of a pair
-    are one (recist.eortc.org). Size stands for what can be measured again, which only a reader can judge.
+    are one (recist.eortc.org). A lesion whose organ is not known counts for an organ of its own. Size stands for what
+    can be measured again, which only a reader can judge.
     Refuses a lesion that is named twice (`lesion-twice`).
     """
     if len({lesion.lesion for lesion in lesions}) < len(lesions):
@@ -70,24 +71,31 @@ def _chosen(said: Sequence[Candidate], free: Sequence[Candidate], rules: Rules) 
     by_size = sorted(free, key=lambda lesion: (-_size(lesion), lesion.lesion))
     for turn in range(rules.most_targets_per_organ):
         for lesion in by_size:
-            taken = sum(_organ(other, rules) == _organ(lesion, rules) for other in chosen)
+            taken = _of_its_organ(lesion, chosen, rules)
             if lesion not in chosen and taken <= turn and len(chosen) < rules.most_targets:
                 chosen.append(lesion)
     return chosen
+
+
+def _of_its_organ(lesion: Candidate, chosen: Sequence[Candidate], rules: Rules) -> int:
+    """Return how many are chosen that are known to be of the organ of a lesion."""
+    own = _organ(lesion, rules)
+    return 0 if own == NO_SITE else sum(_organ(other, rules) == own for other in chosen)
 
 
 def _why(lesion: Candidate, chosen: Sequence[Candidate], rules: Rules) -> tuple[Role | None, str]:
     if lesion.said is not None:
         return lesion.said, f"A person said {lesion.said}."
     if lesion in chosen:
-        return Role.TARGET, f"{_measure(lesion)}: measurable, one of the largest of {_organ(lesion, rules)}."
+        own = _organ(lesion, rules)
+        rank = "its organ is not known" if own == NO_SITE else f"one of the largest of {own}"
+        return Role.TARGET, f"{_measure(lesion)}: measurable, {rank}."
     reason = _why_not(lesion)
     if reason:
         short = lesion.short_axis_tenths
         normal = lesion.node and short is not None and short < NODE_TENTHS
         return (None if normal else Role.NON_TARGET), reason
-    organs = [_organ(other, rules) for other in chosen]
-    if organs.count(_organ(lesion, rules)) >= rules.most_targets_per_organ:
+    if _of_its_organ(lesion, chosen, rules) >= rules.most_targets_per_organ:
         room = f"{_organ(lesion, rules)} has its {rules.most_targets_per_organ} targets"
     else:
         room = f"there are {len(chosen)} targets of other organs or larger ones"

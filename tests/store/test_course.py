@@ -13,12 +13,13 @@ from plugins.errors import Refused
 from store.analysed import Found
 from store.course import Course, course
 from store.database import Database
+from store.model_tables import SeriesFact
 from store.patients import find_patient, heads, merge, part, same_person
 from store.priors import earlier
 from store.response.history import Role, Status
 from store.response.rules import Rules
 from store.sighting import tenths
-from store.tables import Study
+from store.tables import Job, Study
 from store.told import doubts
 from store.tracking.link import Kind
 
@@ -116,6 +117,23 @@ def test_a_lesion_that_is_not_drawn_is_what_the_tracking_says(
     assert seen(found, MARCH) == {"2.25.1": (status, None), "2.25.2": (Status.MEASURED, 101)}
     link = next(one.link for one in found.sightings if one.date == MARCH and one.lesion == "2.25.1")
     assert link is not None and (link.kind, link.confidence) == (kind, 0.9)
+
+
+@pytest.mark.parametrize(("slice_mm", "role"), [(5.0, Role.TARGET), (8.0, Role.NON_TARGET)])
+def test_a_lesion_below_twice_the_distance_of_its_slices_is_no_target(
+    database: Database, slice_mm: float, role: Role
+) -> None:
+    with database.transaction() as session:
+        visit(session, Clock(), JANUARY, [lesion("2.25.1", 13), lesion("2.25.2", 41, segment_number=2)])
+        (job,) = session.exec(select(Job)).all()
+        fact = {"job_pk": job.id, "series_instance_uid": "series", "at": job.created_at, "plugin": job.plugin}
+        numbers = {"slice_distance_mm": slice_mm, "pixel_spacing_mm": 0.7, "slices": 40, "unit": "[hnsf'U]"}
+        session.add(SeriesFact(**fact, **numbers, model_sha256="m", histogram="[]"))
+        session.flush()
+        found = course(session, patient_pk(session))
+    assert {one.lesion: one.role for one in found.sightings} == {"2.25.1": role, "2.25.2": Role.TARGET}
+    because = next(one.role_because for one in found.sightings if one.lesion == "2.25.1")
+    assert ("not measurable below twice the 8 mm between its slices" in because) == (slice_mm == 8.0)
 
 
 def test_fragments_are_added_up_and_stay_fragments(database: Database) -> None:

@@ -79,6 +79,17 @@ def test_every_organ_is_represented_before_any_has_a_second_target() -> None:
     assert found[2].because == "Long axis 40.0 mm: measurable, but lung has its 2 targets."
 
 
+def test_lesions_whose_organ_is_not_known_do_not_push_one_another_out() -> None:
+    found = propose([lesion(f"U{n}", 20 + n, site="") for n in range(6)])
+    assert targets(found) == {"U1", "U2", "U3", "U4", "U5"}
+    assert found[5].because == "Long axis 25.0 mm: measurable, its organ is not known."
+    assert found[0].because.endswith("but there are 5 targets of other organs or larger ones.")
+    known = [lesion("L1", 60), lesion("L2", 50), lesion("L3", 40)]
+    assert targets(propose([*known, lesion("U1", 12, site=""), lesion("U2", 11, site="")])) == {
+        "L1", "L2", "U1", "U2"
+    }  # fmt: skip
+
+
 def test_there_are_five_targets_at_most_and_the_sixth_organ_goes_without() -> None:
     organs = ["lung", "liver", "adrenal", "kidney", "spleen", "breast"]
     found = propose([lesion(f"{name}", 20 + 10 * n, name) for n, name in enumerate(organs)])
