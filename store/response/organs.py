@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from store.response.rules import USUAL, Rules
 
 LYMPH_NODES = "lymph nodes"
@@ -9,15 +11,21 @@ NO_SITE = "an unknown organ"
 SIDES = frozenset({"left", "right", "bilateral", "both", "l", "r"})
 PLACES = frozenset({"upper", "middle", "lower", "superior", "inferior", "anterior", "posterior"})
 FILLING = frozenset({"lobe", "of", "the", "structure"})
+SEGMENT = frozenset({"segment", "segments"})
+_NUMBERED = re.compile(r"(\d+|[ivx]+)[a-d]?|and")
+_NAMES = {"hepatic": "liver"}
 
 
 def organ(site: str, node: bool, rules: Rules = USUAL) -> str:
-    """Return the organ that a lesion counts for: without its side and its part, nodes being one."""
+    """Return the organ that a lesion counts for: without its side, its part and its segment, nodes being one."""
     if node and rules.nodes_are_one_organ:
         return LYMPH_NODES
-    words = [word.strip("(),;.") for word in site.lower().replace("-", " ").replace("/", " ").split()]
-    kept = [_one(word) for word in words if word and word not in SIDES | PLACES | FILLING]
-    return " ".join(kept) or " ".join(words) or NO_SITE
+    words = [word for part in re.split(r"[\s/,-]+", site.lower()) if (word := part.strip("(),;."))]
+    left_out = SIDES | PLACES | FILLING | SEGMENT
+    if not SEGMENT.isdisjoint(words):
+        left_out |= {word for word in words if _NUMBERED.fullmatch(word)}
+    name = " ".join(_one(word) for word in words if word not in left_out)
+    return _NAMES.get(name, name) or " ".join(words) or NO_SITE
 
 
 def _one(word: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from store.response.burden import change_percent
 from store.response.history import Reference, Role, Seen, Status, Visit
 from store.response.margins import Number
+from store.response.organs import NO_SITE, organ
 from store.response.rules import Rules
 
 #: Steps of one g/ml.
@@ -190,14 +192,13 @@ def hottest(seen: Sequence[Seen], rules: Rules) -> tuple[Seen, ...]:
     Lesions whose site is not known are organs of their own.
     """
     taken: list[Seen] = []
-    organs: dict[str, int] = {}
+    organs: Counter[str] = Counter()
     hot = [one for one in seen if one.role is not Role.NEW and peak(one) is not None]
     for one in sorted(hot, key=lambda one: (-(peak(one) or 0), one.lesion)):
-        organ = one.site.casefold() or f"lesion {one.lesion}"
-        if one.node and rules.nodes_are_one_organ:
-            organ = "lymph nodes"
-        if organs.get(organ, 0) < rules.most_targets_per_organ and len(taken) < rules.most_targets:
-            organs[organ] = organs.get(organ, 0) + 1
+        where = organ(one.site, one.node, rules)
+        where = f"lesion {one.lesion}" if where == NO_SITE else where
+        if organs[where] < rules.most_targets_per_organ and len(taken) < rules.most_targets:
+            organs[where] += 1
             taken.append(one)
     return tuple(taken)
 

@@ -289,6 +289,14 @@ def test_the_exploratory_sum_takes_five_lesions_and_two_of_an_organ() -> None:
     assert "7 lesions (exploratory sum of the hottest 31.70 g/ml)" in point.because
 
 
+def test_both_lungs_and_their_lobes_are_one_organ_of_the_exploratory_sum() -> None:
+    sites = ("Left lung", "Left lung", "Right lung", "Upper lobe of right lung")
+    lungs = tuple(hot(f"L{at}", 9.0 - at, site=site) for at, site in enumerate(sites))
+    unknown = tuple(hot(f"U{at}", 5.0 - at) for at in range(3))
+    point = judge(history((*lungs, *unknown), references=(LIVER,))).time_points[0]
+    assert "7 lesions (exploratory sum of the hottest 29.00 g/ml)" in point.because
+
+
 def test_margins_tell_how_far_the_peak_is_from_another_verdict() -> None:
     point = last((hot("A", 10.0),), (hot("A", 8.0, suv_peak_sd=0.5),))
     found = {margin.verdict: margin for margin in point.margins}
