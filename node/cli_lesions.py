@@ -351,6 +351,8 @@ def _decide(
             for kind, value in said.items()
         )
     _tell(found.made, found.known, as_json)
+    if said.get("node") == "true" and not as_json:
+        printing.say(lesion_lines.as_node(found.known, uid))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from store.decimals import in_decimals
 
 if TYPE_CHECKING:
     from store.course import Course
-    from store.sighting import Decision, Sighting
+    from store.sighting import Decision, Measure, Sighting
 
 
 def plain_choice(decision: Decision) -> dict[str, Any]:
@@ -45,6 +45,23 @@ def line(decision: Decision, known: Course) -> str:
     of = f" '{told['lesion']}'" if told["lesion"] else ""
     said = f"{told['kind']}{of}{where}: {told['value']}{note}"
     return f"choice {told['number']}, {told['at']} UTC, {told['author']}: {said}"
+
+
+def as_node(known: Course, uid: str) -> str:
+    """Return by which rules the short axes that count of a lesion called a node were measured; or that none were."""
+    counting = [s for s in known.sightings if s.counts and not s.on_pet and uid in (s.lesion, s.tracking_uid)]
+    axes = [s.measurements for s in counting if "short_axis" in s.measurements]
+    rules = sorted({_slice_rule(found) for found in axes})
+    if not rules:
+        return "No short axis of it was measured, by which a node counts."
+    return f"Its short axis counts as it was measured, nothing is measured anew: {'; '.join(rules)}."
+
+
+def _slice_rule(axes: Mapping[str, Measure]) -> str:
+    """Return the words of the rule for both axes, which those of the long one have, where an analysis measured."""
+    if not axes["short_axis"].method:
+        return "measured by a person"
+    return axes.get("long_axis", axes["short_axis"]).method
 
 
 def decisions(known: Course) -> list[Decision]:

@@ -10,10 +10,10 @@ from pydicom.sr.coding import Code
 
 from models.card import ModelCard
 from plugins import codes
-from plugins.contract import Drawn, Finding, Flag, Study, Volume
+from plugins.contract import Drawn, Finding, Flag, Measurement, Study, Volume
 from plugins.edges import doubts_of_edge
 from plugins.errors import Refused
-from plugins.measure.axes import CONTOUR, Convention, largest_piece
+from plugins.measure.axes import CONTOUR, Convention, largest_piece, measure_node_axes
 from plugins.measure.lesion import measure_lesion
 from plugins.measure.uptake import PeakVariant, Threshold
 
@@ -62,6 +62,8 @@ _ORGAN_TYPES = frozenset({"ORGAN", "CAVITY", "OAR"})
 _PLANNED_TYPES = frozenset(
     {"PTV", "CTV", "ITV", "TREATED_VOLUME", "IRRAD_VOLUME", "EXTERNAL", "AVOIDANCE", "BOLUS"}
 )
+_TOLD_FROM_MM = 2.0
+"""By how much the short axis of a node is larger in another slice when that is told; readers differ by that."""
 _WITHOUT = re.compile(r"(-|minus|without|_no_)\s*_?i?(gtv|ctv|ptv|tumou?r)", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]+")
 _TOKEN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
@@ -82,6 +84,11 @@ class Kind:
     guessed: bool = False
     """True when it was read from the name."""
 
+    @property
+    def is_node(self) -> bool:
+        """Whether it is a lymph node, by its type or by where it is, as the response takes it."""
+        return any(code == codes.LYMPH_NODE for code in (self.type, self.site) if code is not None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contours:
@@ -100,7 +107,10 @@ class Contours:
     convention: Convention = CONTOUR
     """Where the outline of a mask runs: `contour` or `pixel-centre`."""
     node_rule: bool = False
-    """Measure lymph nodes in the slice of their largest perpendicular instead of that of their largest long axis."""
+    """Measure lymph nodes in the slice of their largest perpendicular instead of that of their largest long axis.
+
+    RECIST 1.1 does not say which slice is meant; Lugano and WHO need the largest long axis and its own perpendicular.
+    """
     suv_threshold: float = 4.0
     """Fixed SUV threshold of MTV and TLG on PET; not used when `percent_of_maximum` is set."""
     percent_of_maximum: float | None = None
@@ -154,6 +164,14 @@ class Contours:
             if self.percent_of_maximum is None
             else Threshold.percent(self.percent_of_maximum)
         )
+        measurements = measure_lesion(
+            drawn.mask,
+            volume,
+            convention=self.convention,
+            node=self.node_rule and kind.is_node,
+            threshold=threshold,
+            peak=self.peak,
+        )
         return Finding(
             key=f"{drawn.source_sop_instance_uid}:{drawn.number}",
             label=drawn.label or f"Region {drawn.number}",
@@ -163,20 +181,29 @@ class Contours:
             type=kind.type,
             site=kind.site,
             laterality=kind.laterality,
-            measurements=measure_lesion(
-                drawn.mask,
-                volume,
-                convention=self.convention,
-                node=self.node_rule and kind.type == codes.LYMPH_NODE,
-                threshold=threshold,
-                peak=self.peak,
-            ),
+            measurements=measurements,
             confidence=None,
             automatic=False,
             tracking_identifier=drawn.tracking_identifier,
             tracking_uid=drawn.tracking_uid,
-            flags=_doubts(drawn, kind, volume),
+            flags=(*_doubts(drawn, kind, volume), *self._doubts_of_slice(drawn, kind, volume, measurements)),
         )
+
+    def _doubts_of_slice(
+        self, drawn: Drawn, kind: Kind, volume: Volume, measurements: tuple[Measurement, ...]
+    ) -> tuple[Flag, ...]:
+        """Return the doubt about a node whose short axis is larger in another slice than the one told; else none."""
+        if not kind.is_node or self.node_rule:
+            return ()
+        told = next(one.value for one in measurements if one.name == "short_axis")
+        largest = measure_node_axes(drawn.mask, volume, self.convention).short_axis_mm
+        if largest <= told + _TOLD_FROM_MM:
+            return ()
+        words = (
+            f"has a short axis of {told:.1f} mm in the slice of its largest long axis, which is the one told, and of "
+            f"{largest:.1f} mm in another slice (the setting node_rule of contours takes that)"
+        )
+        return (_flag("node-short-axis", drawn, words),)
 
 
 def kind_of(drawn: Drawn) -> Kind:

@@ -103,8 +103,8 @@ def measure_axes(mask: Mask, volume: Volume, convention: Convention = CONTOUR) -
 def measure_node_axes(mask: Mask, volume: Volume, convention: Convention = CONTOUR) -> Axes:
     """Return the axes in the slice where the perpendicular to that slice's own long axis is largest.
 
-    The rule for lymph nodes, whose short axis counts: its slice need not be the one with the largest long axis.
-    Refuses and converts as `measure_axes` does. Source: RECIST 1.1, section on nodes.
+    A rule for lymph nodes, whose short axis counts: its slice need not be the one with the largest long axis.
+    Refuses and converts as `measure_axes` does. RECIST 1.1 asks for the short axis and does not say in which slice.
     """
     check_mask(mask, volume)
     voxels, pieces = largest_piece(mask.voxels)

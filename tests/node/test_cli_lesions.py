@@ -164,6 +164,27 @@ def test_marks_are_listed_with_their_author(home: Path) -> None:
     assert "(30.0 mm)" in run(home, "lesions", "list", "--patient", "P1")
 
 
+def test_who_calls_a_lesion_a_node_reads_by_which_rule_its_short_axis_was_measured(home: Path) -> None:
+    mark = ("lesions", "mark", "--patient", "P1", "--lesion", "Nodule A")
+    assert "short axis" not in run(home, *mark, "--no-node")
+    assert "Its short axis counts as it was measured, nothing is measured anew: by hand." in run(
+        home, *mark, "--node"
+    )
+    on, rule = visit_of(0), "0.5-level contour, axial slice of largest long axis"
+    long, short = Measure(value=20.0, unit="mm", method=rule), Measure(value=9.0, unit="mm", method="chord")
+    one = replace(sighting(on, 1, 20.0), measurements={"long_axis": long, "short_axis": short})
+    by_hand = {"long_axis": long, "short_axis": replace(short, method="")}
+    course = course_of({}, more=(one, replace(one, measurements=by_hand, date=MARCH)))
+    assert lesion_lines.as_node(course, one.lesion) == (
+        f"Its short axis counts as it was measured, nothing is measured anew: {rule}; measured by a person."
+    )
+    without = course_of({}, more=(replace(one, measurements={"long_axis": long}),))
+    assert (
+        lesion_lines.as_node(without, one.lesion)
+        == "No short axis of it was measured, by which a node counts."
+    )
+
+
 def test_sizes_that_are_not_added_up_stand_in_brackets_of_their_own() -> None:
     on, uptake = visit_of(0), {"suv_peak": Measure(value=7.5, unit="g/ml{SUVlbm}")}
     pet = sighting(on, 1, 25.6)

@@ -151,18 +151,40 @@ def test_a_drawn_tumour_on_pet_is_measured_with_the_threshold_of_the_settings(da
     assert config_sha256(Contours()) != config_sha256(Contours(percent_of_maximum=41.0))
 
 
-def test_the_node_rule_is_a_setting_for_nodes_only() -> None:
+def tailed(thickness: int = 14) -> tuple[Volume, Mask]:
+    """Return a region that is 36 x 3 mm in its first slice, and 16 mm x `thickness` in its second."""
     full = np.zeros((2, 20, 40), dtype=bool)
-    full[0, 8:11, 2:38] = full[1, 3:17, 10:26] = True
+    full[0, 8:11, 2:38] = full[1, 3 : 3 + thickness, 10:26] = True
     volume = grid(full.shape, (1, 1, 1))  # type: ignore[arg-type]
-    mask = Mask.from_full(full)
-    regions = study((volume,), drawn("LN", mask, volume), drawn("tumour", mask, volume, 2))
-    node, tumour = parted(Contours(node_rule=True).run(regions))[0]
-    assert (node.measurement("short_axis").slice_index, tumour.measurement("short_axis").slice_index) == (
-        1,
-        0,
-    )
+    return volume, Mask.from_full(full)
+
+
+def test_the_node_rule_is_a_setting_for_nodes_only() -> None:
+    volume, mask = tailed()
+    inside = drawn("met", mask, volume, 3, type_code=codes.NEOPLASM_SECONDARY, site_code=codes.LYMPH_NODE)
+    regions = study((volume,), drawn("LN", mask, volume), drawn("tumour", mask, volume, 2), inside)
+    node, tumour, by_site = parted(Contours(node_rule=True).run(regions))[0]
+    slices = [one.measurement("short_axis").slice_index for one in (node, tumour, by_site)]
+    assert slices == [1, 0, 1]
     assert "largest short axis" in node.measurement("long_axis").method
+    assert "node-short-axis" not in {flag.code for flag in node.flags}
+
+
+def test_a_node_whose_short_axis_is_larger_in_another_slice_is_measured_as_ever_and_told() -> None:
+    volume, mask = tailed()
+    regions = study((volume,), drawn("LN", mask, volume), drawn("tumour", mask, volume, 2))
+    node, tumour = parted(Contours().run(regions))[0]
+    assert node.measurement("short_axis").value == tumour.measurement("short_axis").value < 4.0
+    (doubt,) = [flag for flag in node.flags if flag.code == "node-short-axis"]
+    largest = parted(Contours(node_rule=True).run(regions))[0][0].measurement("short_axis").value
+    assert f"{largest:.1f} mm in another slice (the setting node_rule" in doubt.sentence
+    assert "node-short-axis" not in {flag.code for flag in tumour.flags}
+
+
+def test_a_node_whose_short_axis_differs_by_less_than_readers_do_is_no_doubt() -> None:
+    volume, mask = tailed(thickness=4)
+    (node,) = parted(Contours().run(study((volume,), drawn("LN", mask, volume))))[0]
+    assert "node-short-axis" not in {flag.code for flag in node.flags}
 
 
 def test_wrong_settings_are_not_taken() -> None:
