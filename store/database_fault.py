@@ -46,6 +46,7 @@ READ_ONLY = (
 )
 SQLSTATES = {
     "25006": READ_ONLY,
+    "42501": "The database {where} gives its user too few rights; make that user the owner of it and of its tables.",
     "53100": "The disk of the database {where} is full; free it.",
     "53200": "The database {where} has no memory left; give its machine more, or run fewer processes.",
     "53300": TOO_MANY,

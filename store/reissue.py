@@ -52,6 +52,15 @@ def outdated(found: Sequence[Sighting], decided: Chosen) -> tuple[Sighting, ...]
     Of fragments of one lesion only one is written under its name: no two segments of a SEG share a Tracking UID.
     """
     names = Names(found, decided)
+    changes = sorted({one.at for one in decided.decisions if one.kind in ("relink", "undo")})
+
+    def knew(one: Sighting, name: str) -> bool:
+        """Return whether it was called so for as long as its analysis may have looked, and ever since."""
+        if one.made_at is None:
+            return False
+        since = one.made_at - COMMITTED_AFTER
+        return all(names.name(one, at) == name for at in (since, *(at for at in changes if at > since)))
+
     there = [one for one in found if drawn(one)]
     right = {(_place(one), one.written_uid) for one in there if names.name(one) == one.written_uid}
     return tuple(
@@ -59,7 +68,7 @@ def outdated(found: Sequence[Sighting], decided: Chosen) -> tuple[Sighting, ...]
         for one in there
         if (name := names.name(one)) != one.written_uid
         and (_place(one), name) not in right
-        and (one.made_at is None or names.name(one, one.made_at - COMMITTED_AFTER) != name)
+        and not knew(one, name)
     )
 
 

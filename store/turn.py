@@ -56,8 +56,9 @@ def reasons(now: datetime, priors_wait_seconds: float) -> dict[str, ColumnElemen
 
 def _is_due(job: type[Job], now: datetime) -> ColumnElement[bool]:
     """Return the condition that a job runs or may; one that failed and pauses before its next attempt does not."""
-    queued = and_(col(job.state) == "queued", col(job.run_after) <= now)
-    return or_(col(job.state) == "running", queued)
+    # Of a plain column SQLite takes the index of states: every queued job is then laid beside every other one.
+    state = col(job.state).concat("")
+    return or_(state == "running", and_(state == "queued", col(job.run_after) <= now))
 
 
 __all__ = ["held_back", "reasons"]

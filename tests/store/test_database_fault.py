@@ -74,6 +74,7 @@ def told_of(original: psycopg.Error) -> str:
 @pytest.mark.parametrize(
     ("sqlstate", "told"),
     [
+        ("42501", "The database 'rows' on h gives its user too few rights; make that user the owner"),
         ("53100", "The disk of the database 'rows' on h is full; free it."),
         ("53200", "The database 'rows' on h has no memory left; "),
         ("53300", "The database 'rows' on h lets no more connections in; "),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from empty_database import empty_database
+from many_rows import counted_steps, multiply
 from outbox_rows import waiting_results
-from sqlalchemy import text
-from sqlmodel import Session
 
 from store import outbox
 from store.objects import ObjectStore
@@ -29,29 +28,11 @@ def steps_of_a_claim(folder: Path, studies: int) -> int:
     waiting_results(database, ObjectStore(folder / "store", sync=False), folder, [DESTINATION], count=1)
     with database.transaction() as session:
         for table, differs in COLUMNS.items():
-            _multiply(session, table, {"id": "n.i", **differs}, studies)
-    steps = 0
-
-    def step() -> None:
-        nonlocal steps
-        steps += 1
-
-    with database.transaction() as session:
-        driver = session.connection().connection.driver_connection
-        assert driver is not None
-        driver.set_progress_handler(step, 10)
+            multiply(session, table, differs, studies)
+    with database.transaction() as session, counted_steps(session) as steps:
         assert outbox.claim(session, DESTINATION, "sender", database.now(), 30) is not None
-        driver.set_progress_handler(None, 0)
     database.dispose()
-    return steps
-
-
-def _multiply(session: Session, table: str, differs: dict[str, str], count: int) -> None:
-    names = [row[1] for row in session.connection().execute(text(f"PRAGMA table_info({table})"))]
-    values = ", ".join(differs.get(name, f"{table}.{name}") for name in names)
-    numbers = f"WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
-    rows = f"INSERT INTO {table} ({', '.join(names)}) SELECT {values} FROM {table}, n WHERE {table}.id = 1"
-    session.connection().execute(text(f"{numbers} {rows}"))
+    return len(steps)
 
 
 def test_four_times_as_many_waiting_studies_make_a_claim_four_times_as_much_work(tmp_path: Path) -> None:

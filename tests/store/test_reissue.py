@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, timedelta
 
+import pytest
 from course_rows import Clock, Linked, lesion, patient_pk, visit
 from ledger import at
 from sqlmodel import Session, select
@@ -59,3 +60,40 @@ def test_a_relink_asks_once_for_the_study_and_for_those_that_were_compared_with_
         # Whoever began after the choice knew of it, whatever he made of it.
         knew = [replace(one, made_at=at(1000) + timedelta(seconds=6)) for one in found]
         assert outdated(knew, decided) == ()
+
+
+@pytest.mark.parametrize("seconds", [0.5, 20])
+def test_what_a_run_wrote_by_a_relink_that_is_taken_back_is_asked_for_again_however_soon_it_ran(
+    sqlite: Database, seconds: float
+) -> None:
+    about = {"author": "Dr. Grey"}
+    with sqlite.transaction() as session:
+        _, second, _ = three(session)
+        pk = patient_pk(session)
+        found = found_here(session, studies_of(session, [pk]), [pk])
+        other = {ONE: TWO, TWO: ONE}
+
+        def written(at_second: float, *, swapped: bool) -> list[str]:
+            """Return what is asked for of the second study, had it been written so by a run of that time."""
+            own = [one for one in found if one.study_instance_uid == second]
+            names = {one.written_uid: other[one.written_uid] if swapped else one.written_uid for one in own}
+            ran = [
+                replace(
+                    one,
+                    written_uid=names[one.written_uid],
+                    before_uid=one.written_uid,
+                    made_at=at(at_second) + timedelta(seconds=seconds),
+                )
+                for one in own
+            ]
+            return [one.before_uid for one in outdated(ran, chosen(session, pk))]
+
+        swap(session, pk, ONE, TWO, study_instance_uid=second, now=at(1000), **about)
+        assert written(1000, swapped=True) == []
+        for one in chosen(session, pk).counting:
+            undo(session, pk, one.number, now=at(1060), **about)
+        assert written(1000, swapped=True) == [ONE, TWO]
+        assert written(1060, swapped=False) == []
+        swap(session, pk, ONE, TWO, study_instance_uid=second, now=at(1090), **about)
+        assert written(1060, swapped=False) == [ONE, TWO]
+        assert written(1090, swapped=True) == []

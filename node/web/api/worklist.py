@@ -254,7 +254,7 @@ def _list(site: Site, request: Request, asked: Search) -> ListedStudies:
     ended = form.values_of(asked.cursor, str, int)
     try:
         after = (aware_utc(datetime.fromisoformat(ended[0])), ended[1] or 0) if ended else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise HTTPException(422, "cursor: this is no 'next' of an answer of this node") from None
     now = site.database.now()
     with site.database.reading() as session:
